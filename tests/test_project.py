@@ -1,0 +1,212 @@
+"The project as a whole: what importing it does, its notebooks, its documentation, its package."
+import ast
+import base64
+import configparser
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tokenize
+import zipfile
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOKS = sorted(path for path in (ROOT/"nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in path.parts)
+MODULES = sorted(path for path in (ROOT/"dmgn").rglob("*.py") if not path.name.startswith("_"))
+SETTINGS = configparser.ConfigParser(delimiters=["="])
+SETTINGS.read(ROOT/"settings.ini", encoding="utf-8")
+SETTINGS = SETTINGS["DEFAULT"]
+SITE = yaml.safe_load((ROOT/"_quarto.yml").read_text(encoding="utf-8"))
+
+IMPORT_EVERYTHING = """
+import importlib, pkgutil, sys
+asked = []
+sys.addaudithook(lambda event, args: asked.append(event) if event in {"socket.connect", "socket.getaddrinfo"} else None)
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {"nbdev", "fastcore", "execnb", "IPython"}: raise ImportError(f"blocked: {name}")
+sys.meta_path.insert(0, Blocker())
+import dmgn
+for module in pkgutil.walk_packages(dmgn.__path__, "dmgn."): importlib.import_module(module.name)
+sys.exit(f"asked the network: {asked}" if asked else 0)
+"""
+
+
+def short(path: Path) -> str:
+    "A file's name for a test's label."
+    return path.stem
+
+
+def cells(path: Path) -> list[dict]:
+    "A notebook's cells."
+    return json.loads(path.read_text(encoding="utf-8"))["cells"]
+
+
+def outputs(path: Path) -> list[dict]:
+    "The outputs of a notebook's code cells."
+    return [output for cell in cells(path) for output in cell.get("outputs", [])]
+
+
+def test_importing_every_module_needs_no_development_package_and_no_network():
+    done = subprocess.run([sys.executable, "-c", IMPORT_EVERYTHING], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=short)
+def test_notebook_opens_with_a_title_and_a_subtitle(path: Path):
+    first = cells(path)[0]
+    lines = [line for line in "".join(first["source"]).splitlines() if line.strip()]
+    assert first["cell_type"] == "markdown"
+    assert len(lines) == 2, "nbdev keeps nothing of the first cell but title and subtitle"
+    assert lines[0].startswith("# ") and lines[1].startswith("> ")
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=short)
+def test_notebook_is_small(path: Path):
+    pictures = [output["data"]["image/png"] for output in outputs(path) if "image/png" in output.get("data", {})]
+    sizes = [len(base64.b64decode("".join(picture))) for picture in pictures]
+    assert path.stat().st_size < 2_000_000
+    assert max(sizes, default=0) < 200_000
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=short)
+def test_notebook_shows_no_error_and_no_warning_of_a_library(path: Path):
+    assert not [output["ename"] for output in outputs(path) if output["output_type"] == "error"]
+    assert not [output["text"] for output in outputs(path) if "Warning:" in "".join(output.get("text", ""))]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=short)
+def test_relative_links_of_a_notebook_lead_somewhere(path: Path):
+    text = "\n".join("".join(cell["source"]) for cell in cells(path) if cell["cell_type"] == "markdown")
+    links = re.findall(r"\]\(([^)\s#]+)(?:#[^)]*)?\)", text)
+    missing = [link for link in links if "://" not in link and not link.startswith("attachment:") and not (path.parent/link).exists()]
+    assert not missing
+
+
+def public_functions(tree: ast.Module) -> list[tuple[str, ast.FunctionDef, bool]]:
+    "(name, function, whether it is a method) for the functions of a module and the methods of its classes."
+    found = []
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef): found.append((node.name, node, False))
+        if isinstance(node, ast.ClassDef):
+            found += [(f"{node.name}.{item.name}", item, True) for item in node.body if isinstance(item, ast.FunctionDef)]
+    return [(name, node, method) for name, node, method in found if node.name == "__init__" or not node.name.startswith("_")]
+
+
+def parameters(node: ast.FunctionDef) -> list[ast.arg]:
+    "A function's parameters, without self and cls."
+    arguments = node.args
+    named = arguments.posonlyargs + arguments.args + arguments.kwonlyargs
+    return [a for a in named + [arguments.vararg, arguments.kwarg] if a and a.arg not in ("self", "cls")]
+
+
+def comment_lines(source: str) -> set[int]:
+    "The numbers of the lines that have a comment."
+    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+    return {token.start[0] for token in tokens if token.type == tokenize.COMMENT}
+
+
+def undocumented(source: str, node: ast.FunctionDef, commented: set[int]) -> list[str]:
+    "Parameters with neither a comment of their own (where nbdev looks for it) nor a help text for the command line."
+    def helped(a: ast.arg) -> bool: return "help=" in (ast.get_source_segment(source, a.annotation) or "")
+    started = {a.lineno for a in parameters(node)}
+    def noted(a: ast.arg) -> bool: return a.lineno in commented or (a.lineno - 1 in commented and a.lineno - 1 not in started)
+    return [a.arg for a in parameters(node) if not (noted(a) or a.annotation and helped(a))]
+
+
+def untyped(node: ast.FunctionDef) -> list[str]:
+    "Parameters without a type, and `return`."
+    missing = [a.arg for a in parameters(node) if a.annotation is None]
+    return missing + (["return"] if node.returns is None and node.name != "__init__" else [])
+
+
+@pytest.mark.parametrize("path", MODULES, ids=short)
+def test_what_a_module_exports_has_types_and_documentation(path: Path):
+    source = path.read_text(encoding="utf-8")
+    tree, commented = ast.parse(source), comment_lines(source)
+    found = []
+    for node in (n for n in tree.body if isinstance(n, ast.ClassDef) and not n.name.startswith("_")):
+        if not ast.get_docstring(node): found.append(f"{node.name}: no docstring")
+    for name, node, method in public_functions(tree):
+        found += [f"{name}: no type for {what}" for what in untyped(node)]
+        found += [f"{name}: no comment on {what}" for what in undocumented(source, node, commented)]
+        if not method and not ast.get_docstring(node): found.append(f"{name}: no docstring")
+    assert not found, "\n".join(found)
+
+
+def exported_names() -> set[str]:
+    "The functions and classes that nbdev's site has a link for."
+    index = ast.literal_eval((ROOT/"dmgn/_modidx.py").read_text(encoding="utf-8").partition("d = ")[2])
+    return {name.rpartition(".")[2] for names in index["syms"].values() for name in names}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=short)
+def test_no_comment_on_a_parameter_quotes_a_name_that_nbdev_turns_into_a_link(path: Path):
+    comments = re.findall(r"^[^\n]*[,:(] *# (.*)$", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    quoted = {name for comment in comments for name in re.findall(r"`([\w.]+)`", comment)}
+    assert not {name for name in quoted if name.rpartition(".")[2] in exported_names()}, "nbdev shows it as raw Markdown: leave out the backticks"
+
+
+def sidebar(contents: list) -> list[str]:
+    "The pages of a sidebar, in order."
+    return [page for item in contents for page in (sidebar(item["contents"]) if isinstance(item, dict) else [item])]
+
+
+def test_the_sidebar_lists_every_notebook_once():
+    listed = sidebar(SITE["website"]["sidebar"]["contents"])
+    assert sorted(listed) == [path.relative_to(ROOT/"nbs").as_posix() for path in NOTEBOOKS]
+
+
+def test_the_front_page_lists_the_notebooks_in_the_order_of_the_sidebar():
+    text = "".join("".join(cell["source"]) for cell in cells(ROOT/"nbs/index.ipynb"))
+    listed = re.findall(r"^\| \[[^\]]+\]\(([^)]+\.ipynb)\)", text, flags=re.MULTILINE)
+    assert ["index.ipynb", *listed] == sidebar(SITE["website"]["sidebar"]["contents"])
+
+
+def test_site_and_settings_agree():
+    assert (ROOT/"nbs/_quarto.yml").resolve() == ROOT/"_quarto.yml"
+    website = SITE["website"]
+    assert SITE["project"]["output-dir"] == SETTINGS["doc_path"]
+    assert website["title"] == SETTINGS["title"]
+    assert website["description"] == SETTINGS["description"]
+    assert website["repo-url"] == SETTINGS["git_url"]
+    assert website["site-url"] == SETTINGS["doc_host"] + SETTINGS["doc_baseurl"]
+
+
+def test_the_changelog_knows_the_version():
+    assert f"## [{SETTINGS['version']}]" in (ROOT/"CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def test_the_front_page_gives_every_dependency_a_reason():
+    text = "".join("".join(cell["source"]) for cell in cells(ROOT/"nbs/index.ipynb"))
+    assert not [name for name in SETTINGS["requirements"].split() if f"| {name} |" not in text]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
+    "The wheel that `pip install .` would install."
+    work, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
+    shutil.copytree(ROOT/"dmgn", work/"dmgn", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("settings.ini", "setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE"): shutil.copy(ROOT/name, work)
+    pip = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "--no-index", "-w", out, work]
+    done = subprocess.run(pip, capture_output=True, text=True, env={**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1"})
+    assert done.returncode == 0, done.stderr
+    return zipfile.ZipFile(next(out.glob("*.whl")))
+
+
+def test_the_wheel_holds_the_whole_package(wheel: zipfile.ZipFile):
+    package = {path.relative_to(ROOT).as_posix() for path in (ROOT/"dmgn").rglob("*") if path.is_file() and "__pycache__" not in path.parts}
+    assert package == {name for name in wheel.namelist() if ".dist-info/" not in name}
+    assert any(name.endswith("LICENSE") for name in wheel.namelist())
+
+
+def test_the_wheel_asks_for_no_development_package(wheel: zipfile.ZipFile):
+    metadata = wheel.read(next(name for name in wheel.namelist() if name.endswith("METADATA"))).decode()
+    needed = [line.split(":")[1].strip() for line in metadata.splitlines() if line.startswith("Requires-Dist") and "extra" not in line]
+    assert sorted(needed) == sorted(SETTINGS["requirements"].split())

@@ -1,0 +1,206 @@
+"The `dmgn` command, as a user would call it."
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import Result
+from PIL import Image
+from typer.testing import CliRunner
+
+from dmgn import __version__
+from dmgn.cli import app, plan
+from dmgn.images import EXAMPLES, PRETRAINED, example
+from dmgn.model import DMGN, DMGNConfig
+
+BUNDLED = pytest.mark.skipif(not (PRETRAINED / "tiny-deraining/config.json").is_file(), reason="no bundled network")
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory: pytest.TempPathFactory) -> str:
+    "The folder of a network that learned nothing."
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("network")
+    DMGN(DMGNConfig.tiny("deraining"), vgg_weights="random").save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    "`run(\"restore\", ...)` in a folder with a trip's photographs; checks that there is no traceback."
+    monkeypatch.chdir(tmp_path)
+    piece = example("cat")[0].crop((100, 60, 137, 84))
+    for name in ("trip/a.png", "trip/b.jpg", "trip/day2/c.png"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        piece.save(name)
+
+    def call(*arguments: str) -> Result:
+        result = CliRunner().invoke(app, list(arguments), prog_name="dmgn")
+        assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+        return result
+    return call
+
+
+def refused(result: Result, message: str) -> bool:
+    "Whether a command ended with one line on standard error."
+    assert message in result.stderr, result.output
+    return result.exit_code == 1 and len(result.stderr.strip().splitlines()) == 1
+
+
+def files(folder: str) -> list[str]:
+    "The files in a folder and below."
+    return sorted(p.relative_to(folder).as_posix() for p in Path(folder).rglob("*") if p.is_file())
+
+
+def test_a_folder_keeps_names_and_subfolders(run: Callable[..., Result], network: str):
+    before = {name: Path("trip", name).read_bytes() for name in files("trip")}
+    result = run("restore", "trip", "-o", "clean", "--model", network)
+    assert result.exit_code == 0 and "3 of 3 photographs restored" in result.stdout
+    assert files("clean") == ["a.png", "b.jpg", "day2/c.png"]
+    assert before == {name: Path("trip", name).read_bytes() for name in files("trip")}
+
+
+def test_a_broken_file_does_not_stop_the_rest(run: Callable[..., Result], network: str):
+    Path("trip/aa.png").write_text("a text")
+    Path("trip/bb.jpg").write_bytes(Path("trip/b.jpg").read_bytes()[:500])
+    result = run("restore", "trip", "-o", "clean", "--model", network)
+    assert result.exit_code == 1 and "3 of 5 photographs restored" in result.stdout
+    assert [line.split(":")[1].strip() for line in result.stderr.strip().splitlines()] == ["trip/aa.png", "trip/bb.jpg"]
+    assert files("clean") == ["a.png", "b.jpg", "day2/c.png"]
+
+
+def test_resume_does_what_is_missing(run: Callable[..., Result], network: str):
+    Path("clean").mkdir()
+    Path("clean/a.png").write_text("done before")
+    result = run("restore", "trip", "-o", "clean", "--model", network, "--resume")
+    assert "2 of 3 photographs restored into clean, 1 were there already" in result.stdout
+    assert Path("clean/a.png").read_text() == "done before"
+    assert "0 of 3" in run("restore", "trip", "-o", "clean", "--model", network, "--resume").stdout
+    assert "3 of 3" in run("restore", "trip", "-o", "clean", "--model", network).stdout
+    assert Image.open("clean/a.png").size == (37, 24)
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (["trip", "-o", "trip"], "trip is an input"), (["trip/a.png", "-o", "trip"], "would be overwritten"), (["trip/a.png", "-o", "trip/day2/.."], "would be overwritten"),
+    (["trip/day2", "trip/day2/c.png", "-o", "trip/day2"], "is an input"), (["nowhere", "-o", "clean"], "no photograph or folder nowhere"),
+    (["trip", "nowhere.jpg", "-o", "clean"], "no photograph or folder nowhere.jpg"), (["empty", "-o", "clean"], "no photographs in empty"),
+    (["trip", "other", "-o", "clean"], "would both become clean/a.png"), (["trip/a.png", "-o", "clean.png"], "expected a folder"),
+    (["trip", "-o", "trip/a.png"], "expected a folder"), (["trip", "-o", "clean", "--task", "snow"], "no task 'snow'"),
+    (["trip", "-o", "clean", "--task", "reflection"], "no network for reflection"), (["trip", "-o", "clean", "--model", "empty"], "empty holds no config.json"),
+    (["trip", "-o", "clean", "--model", "trip/a.png"], "not a checkpoint"), (["trip", "-o", "clean", "--model", "NETWORK", "--task", "dehazing"], "not for dehazing")])
+def test_refused_before_anything_is_written(run: Callable[..., Result], network: str, arguments: list[str], message: str):
+    Path("empty").mkdir()
+    Path("other").mkdir()
+    shutil.copy("trip/a.png", "other/a.png")
+    assert refused(run("restore", *(network if a == "NETWORK" else a for a in arguments)), message)
+    assert not Path("clean").exists() and files("trip") == ["a.png", "b.jpg", "day2/c.png"]
+
+
+def test_an_output_folder_inside_the_input_is_not_restored_again(run: Callable[..., Result]):
+    shutil.copytree("trip", "trip/clean")
+    assert [p.as_posix() for p in plan([Path("trip")], Path("trip/clean"))] == ["trip/a.png", "trip/b.jpg", "trip/day2/c.png"]
+
+
+def test_an_output_folder_above_the_input(run: Callable[..., Result]):
+    assert plan([Path("trip/day2")], Path("trip")) == {Path("trip/day2/c.png"): Path("trip/c.png")}
+
+
+def test_a_photograph_given_twice_is_restored_once_into_one_file(run: Callable[..., Result]):
+    assert len(set(plan([Path("trip/a.png"), Path("trip")], Path("clean")).values())) == 3
+
+
+def test_hidden_files_are_left_alone(run: Callable[..., Result]):
+    Path("trip/._a.png").write_text("of a file manager")
+    assert len(plan([Path("trip")], Path("clean"))) == 3
+
+
+def test_a_useless_device_is_one_line(run: Callable[..., Result], network: str):
+    result = run("restore", "trip/a.png", "-o", "clean", "--model", network, "--device", "abacus")
+    assert refused(result, "cannot run on 'abacus'") and files(".") == ["trip/a.png", "trip/b.jpg", "trip/day2/c.png"]
+
+
+@BUNDLED
+def test_demo(run: Callable[..., Result]):
+    result = run("demo", "-o", "demo")
+    assert result.exit_code == 0 and "protocol y" in result.stdout
+    for name in ("astronaut", "cat", "coffee"):
+        line = next(line for line in result.stdout.splitlines() if f"demo/{name}_restored.png" in line).split()
+        assert float(line[5]) > float(line[1]) + 1 and float(line[6]) > float(line[2])
+    assert len(files("demo")) == 6
+
+
+def pairs_of_cats(count: int, side: int) -> None:
+    "Folders `rainy` and `truth`."
+    rainy, clean = example("cat")
+    for folder, image in (("rainy", rainy), ("truth", clean)):
+        Path(folder).mkdir()
+        for n in range(count): image.crop((40 * n, 20 * n, 40 * n + side, 20 * n + side)).save(f"{folder}/{n}.png")
+
+
+def test_evaluate(run: Callable[..., Result], network: str):
+    pairs_of_cats(3, 48)
+    result = run("evaluate", "--inputs", "rainy", "--targets", "truth", "--model", network, "--protocol", "rgb", "--json", "scores.json")
+    assert result.exit_code == 0 and "protocol rgb, mean of 3 pictures" in result.stdout
+    scores = json.loads(Path("scores.json").read_text())
+    assert [row["name"] for row in scores["pictures"]] == ["0.png", "1.png", "2.png"]
+    mean = np.mean([row["input"][0] for row in scores["pictures"]])
+    assert scores["mean"]["input"]["psnr"] == pytest.approx(mean) and f"{mean:.2f}" in result.stdout
+    assert files(".")[-1].startswith("truth"), "a temporary file was left"
+
+
+@pytest.mark.parametrize("change, message", [(["--inputs", "nowhere"], "no such folder"), (["--protocol", "z"], "protocol must be one of"),
+                                             (["--targets", "trip"], "has no target for 0.png"), (["--task", "dehazing"], "not for dehazing")])
+def test_evaluate_refuses(run: Callable[..., Result], network: str, change: list[str], message: str):
+    pairs_of_cats(1, 24)
+    assert refused(run("evaluate", "--inputs", "rainy", "--targets", "truth", "--model", network, "--json", "scores.json", *change), message)
+    assert not Path("scores.json").exists()
+
+
+def test_train_leaves_a_network_and_continues(run: Callable[..., Result]):
+    Path("sunny").mkdir()
+    for n in range(5): Image.fromarray(np.random.default_rng(n).integers(0, 256, (8, 8, 3), np.uint8)).resize((224, 224)).save(f"sunny/{n}.png")
+    pairs_of_cats(2, 64)
+    command = ["train", "--photographs", "sunny", "--rainy", "rainy", "--clean", "truth", "-o", "run", "--steps", "20", "--vgg", "random"]
+    first = run(*command)
+    assert first.exit_code == 0 and "Starting in run: 4 photographs to learn from, 1 kept apart, 2 pairs, 20 steps" in first.stdout
+    weights = Path("run/best/model.safetensors").read_bytes()
+    again = run(*command)
+    assert again.exit_code == 0 and "Continuing in run" in again.stdout
+    assert Path("run/best/model.safetensors").read_bytes() == weights
+    assert refused(run(*command, "--seed", "1"), "use another folder")
+    assert run("restore", "trip/a.png", "-o", "clean", "--model", "run/best").exit_code == 0
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (["--photographs", "nowhere"], "no folder nowhere"), (["--photographs", "trip/day2"], "expected at least 5"), (["--photographs", "small"], "expected at least 224 x 224"),
+    (["--photographs", "small", "--rainy", "trip"], "--rainy and --clean go together"), (["--photographs", "small", "--task", "dehazing"], "cannot train for 'dehazing'")])
+def test_train_refuses(run: Callable[..., Result], arguments: list[str], message: str):
+    Path("small").mkdir()
+    for n in range(5): Image.new("RGB", (50, 50)).save(f"small/{n}.png")
+    assert refused(run("train", "-o", "run", "--vgg", "random", *arguments), message)
+    assert not Path("run").exists()
+
+
+def test_version_and_help(run: Callable[..., Result]):
+    assert run("--version").stdout == f"dmgn {__version__}\n"
+    assert "dmgn restore photo.jpg" in run("--help").stdout
+    for command in ("restore", "demo", "evaluate", "train"): assert f"Usage: dmgn {command}" in run(command, "--help").stdout
+    assert "Usage" in run().output
+
+
+def test_help_does_not_load_pytorch():
+    code = "import sys; from dmgn.cli import app; sys.argv = ['dmgn', '--help']\ntry: app()\nfinally: sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60).returncode == 0
+
+
+def test_the_installed_command_prints_one_line_and_no_traceback(tmp_path: Path):
+    program = shutil.which("dmgn", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
+    if program is None: pytest.skip("dmgn is not installed as a command")
+    done = subprocess.run([program, "restore", "nowhere.jpg", "-o", "clean"], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "dmgn: no photograph or folder nowhere.jpg\n")

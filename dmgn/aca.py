@@ -9,7 +9,7 @@ __all__ = ['ACA', 'source_information']
 import torch
 from torch import Tensor, nn
 
-# %% ../nbs/04_aca.ipynb #c003
+# %% ../nbs/04_aca.ipynb #c011
 class ACA(nn.Module):
     "Adapted channel-wise attention, Eq. 7-8"
     def __init__(self,
@@ -31,7 +31,7 @@ class ACA(nn.Module):
         a = self.excite(sharp.mean((2, 3)))
         return a[..., None, None] * features  # Eq. 8
 
-# %% ../nbs/04_aca.ipynb #c004
+# %% ../nbs/04_aca.ipynb #c028
 def source_information(
     aca: ACA, # one module for both
     background: Tensor, # F_b (B, C, H, W)

@@ -16,10 +16,10 @@ from torch.utils.data import Dataset
 
 from .synthesis import add_rain
 
-# %% ../nbs/11_data.ipynb #c003
+# %% ../nbs/11_data.ipynb #c006
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
 
-# %% ../nbs/11_data.ipynb #c004
+# %% ../nbs/11_data.ipynb #c007
 def images_in(
     folder: str | Path, # of photographs
 ) -> list[Path]: # sorted by name
@@ -30,7 +30,7 @@ def images_in(
     if not found: raise FileNotFoundError(f"no photographs in {folder}: expected {', '.join(sorted(IMAGE_SUFFIXES))} files")
     return found
 
-# %% ../nbs/11_data.ipynb #c005
+# %% ../nbs/11_data.ipynb #c012
 def pairs_in(
     inputs: str | Path, # folder of photographs with noise
     targets: str | Path, # folder of the same without, under the same names but for the suffix
@@ -41,7 +41,7 @@ def pairs_in(
         raise ValueError(f"{len(alone)} photographs have no partner in {inputs} and {targets}: {', '.join(alone[:3])}")
     return [(a[stem], b[stem]) for stem in sorted(a)]
 
-# %% ../nbs/11_data.ipynb #c006
+# %% ../nbs/11_data.ipynb #c015
 def hold_out(
     paths: list[Path], # sorted
     count: int = 40, # how many to keep for validation
@@ -50,14 +50,14 @@ def hold_out(
     kept = paths[:: max(1, len(paths) // count)][:count]
     return [p for p in paths if p not in kept], kept
 
-# %% ../nbs/11_data.ipynb #c007
+# %% ../nbs/11_data.ipynb #c018
 def read_bytes(
     path: Path, # of a photograph
 ) -> Tensor: # (3, H, W), uint8
     "A photograph as a tensor of bytes"
     with Image.open(path) as image: return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
 
-# %% ../nbs/11_data.ipynb #c008
+# %% ../nbs/11_data.ipynb #c021
 def joint_crop(
     images: list[Tensor], # (3, H, W) each, of one size
     side: int, # of the crop
@@ -70,7 +70,7 @@ def joint_crop(
     crops = [image[:, top : top + side, left : left + side] for image in images]
     return [crop.flip(-1) for crop in crops] if mirror else crops
 
-# %% ../nbs/11_data.ipynb #c009
+# %% ../nbs/11_data.ipynb #c028
 def training_sample(
     mixture: Tensor, # (3, H, W) in [0, 1]
     background: Tensor, # (3, H, W) in [0, 1]
@@ -79,7 +79,7 @@ def training_sample(
     noise = (mixture - background).clamp(0, 1)
     return tuple(x * 2 - 1 for x in (mixture, background, noise))
 
-# %% ../nbs/11_data.ipynb #c010
+# %% ../nbs/11_data.ipynb #c033
 class RainCrops(Dataset):
     "Crops with rain of our own, and now and then one from pairs; sample `i` depends on seed and `i` alone"
     def __init__(self,

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from .hypercolumn import VGGTrunk
 from .model import DMGNOutput
 
-# %% ../nbs/09_losses.ipynb #c003
+# %% ../nbs/09_losses.ipynb #c008
 def perceptual_loss(
     trunk: VGGTrunk, # whose taps are compared
     image: Tensor, # Y (B, 3, H, W) in [-1, 1]
@@ -25,7 +25,7 @@ def perceptual_loss(
     with torch.no_grad(): wanted = trunk(target)
     return sum(F.l1_loss(found, want) for found, want in zip(trunk(image), wanted))
 
-# %% ../nbs/09_losses.ipynb #c004
+# %% ../nbs/09_losses.ipynb #c020
 class PatchDiscriminator(nn.Module):
     "D of Eq. 13-14: pix2pix's PatchGAN, which judges patches of 70 x 70 pixels together with the input"
     def __init__(self,
@@ -45,7 +45,7 @@ class PatchDiscriminator(nn.Module):
     ) -> Tensor: # (B, 1, h, w), a score for each patch, unbounded
         return self.layers(torch.cat([background, image], 1))
 
-# %% ../nbs/09_losses.ipynb #c005
+# %% ../nbs/09_losses.ipynb #c028
 def adversarial_loss(
     discriminator: nn.Module, # D
     background: Tensor, # B (B, 3, H, W)
@@ -54,7 +54,7 @@ def adversarial_loss(
     "What the generator minimises: Eq. 13"
     return -discriminator(background, image).mean()
 
-# %% ../nbs/09_losses.ipynb #c006
+# %% ../nbs/09_losses.ipynb #c030
 def discriminator_loss(
     discriminator: nn.Module, # D
     background: Tensor, # B (B, 3, H, W), detached here
@@ -64,7 +64,7 @@ def discriminator_loss(
     "What the discriminator minimises: Eq. 14"
     return discriminator(background.detach(), image).mean() - discriminator(target, image).mean()
 
-# %% ../nbs/09_losses.ipynb #c007
+# %% ../nbs/09_losses.ipynb #c046
 @dataclass(frozen=True)
 class LossWeights:
     "The weights of Eq. 15-16; the defaults are the paper's"
@@ -74,7 +74,7 @@ class LossWeights:
     coarse_l1: float = 0.5 # coarse background and noise image, pixels
     coarse_perceptual: float = 0.05 # coarse background, VGG features
 
-# %% ../nbs/09_losses.ipynb #c008
+# %% ../nbs/09_losses.ipynb #c049
 def joint_loss(
     output: DMGNOutput, # of the network
     target: Tensor, # B_GT (B, 3, H, W) in [-1, 1]

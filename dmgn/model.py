@@ -7,9 +7,11 @@ __all__ = ['TASKS', 'ALLOWED', 'DMGNConfig', 'ablations', 'DMGNOutput', 'pad_to'
            'mask_names']
 
 # %% ../nbs/07_model.ipynb #c002
+import io
 import json
 import os
 import re
+from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -194,7 +196,7 @@ class DMGN(nn.Module, PyTorchModelHubMixin):
     @classmethod
     def from_pretrained(cls,
         name_or_path: str | Path, # a bundled name, a folder written by save_pretrained, or "user/repository" on the Hub
-        **kwargs: Any, # passed on to huggingface_hub's `from_pretrained`
+        **kwargs: Any, # passed on to huggingface_hub's from_pretrained
     ) -> "DMGN": # in evaluation mode, channels last
         "A trained network; raises one line saying what was wrong with the folder"
         folder = PRETRAINED / name_or_path
@@ -205,7 +207,9 @@ class DMGN(nn.Module, PyTorchModelHubMixin):
             raise FileNotFoundError(f"no network {str(name_or_path)!r}: expected a folder with config.json and "
                                     f"model.safetensors, a Hub repository, or one of {', '.join(bundled())}")
         check_folder(folder)
-        try: return super().from_pretrained(folder, **kwargs).to(memory_format=torch.channels_last)
+        try:
+            with redirect_stdout(io.StringIO()):  # huggingface_hub prints a line for every local folder
+                return super().from_pretrained(folder, **kwargs).to(memory_format=torch.channels_last)
         except (SafetensorError, RuntimeError) as e:
             raise ValueError(f"{folder}: model.safetensors does not fit config.json ({first_line(e)})") from None
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from .hypercolumn import conv3x3
 from .separator import attention_map
 
-# %% ../nbs/03_rdmc.ipynb #c003
+# %% ../nbs/03_rdmc.ipynb #c006
 def two_convs(
     channels: int, # channels in and out
     dilation: int = 1, # of both convolutions
@@ -22,7 +22,7 @@ def two_convs(
         conv3x3(channels, channels, dilation, bias=False), nn.ReLU(inplace=True),
         conv3x3(channels, channels, dilation, bias=False), nn.ReLU(inplace=True))
 
-# %% ../nbs/03_rdmc.ipynb #c004
+# %% ../nbs/03_rdmc.ipynb #c017
 def blend_masks(
     mask: Tensor, # the cell's own mask (B, 1, H, W)
     external: Tensor, # another opinion (B, 1, H, W)
@@ -31,7 +31,7 @@ def blend_masks(
     "Weighted mean of two masks, Eq. 10"
     return (mask + weight * external) / (1 + weight)
 
-# %% ../nbs/03_rdmc.ipynb #c005
+# %% ../nbs/03_rdmc.ipynb #c021
 class RDMC(nn.Module):
     "Residual Deep-Masking Cell, Eq. 5"
     def __init__(self,
@@ -52,7 +52,7 @@ class RDMC(nn.Module):
         if external is not None: mask = blend_masks(mask, external, weight)
         return torch.addcmul(x, mask, h), mask  # Eq. 5
 
-# %% ../nbs/03_rdmc.ipynb #c006
+# %% ../nbs/03_rdmc.ipynb #c040
 class PlainCell(nn.Module):
     "The base model's cell in Table I: the same two convolutions, no mask, no residual connection"
     def __init__(self,

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from .hypercolumn import conv3x3
 
-# %% ../nbs/02_separator.ipynb #c003
+# %% ../nbs/02_separator.ipynb #c007
 def attention_map(
     channels: int, # channels of the features looked at
     bias: bool = True, # biases in both convolutions?
@@ -18,7 +18,7 @@ def attention_map(
     "Conv 1x1, tanh, conv 1x1 to one channel, sigmoid: the gate used all over the network"
     return nn.Sequential(nn.Conv2d(channels, channels, 1, bias=bias), nn.Tanh(), nn.Conv2d(channels, 1, 1, bias=bias), nn.Sigmoid())
 
-# %% ../nbs/02_separator.ipynb #c004
+# %% ../nbs/02_separator.ipynb #c013
 class Separator(nn.Module):
     "S of Eq. 2: background and noise features from the head's"
     def __init__(self,

@@ -16,7 +16,7 @@ from dmgn.restore import as_photograph, load_network, pick_tile, read_photograph
 
 ROOT = Path(__file__).resolve().parents[1]
 BUNDLED = pytest.mark.skipif(not (PRETRAINED / "tiny-deraining/config.json").is_file(), reason="no bundled network")
-ORIENTATION, DESCRIPTION = 0x0112, 0x010E
+ORIENTATION, DESCRIPTION, SETTINGS, ISO = 0x0112, 0x010E, 0x8769, 0x8827
 
 
 @pytest.fixture(scope="module")
@@ -103,17 +103,30 @@ def test_orientation(network: DMGN, photograph: Image.Image, tmp_path: Path, ori
 def test_formats_keep_exif_and_profile(network: DMGN, photograph: Image.Image, tmp_path: Path, name: str, mode: str):
     exif = Image.Exif()
     exif[ORIENTATION], exif[DESCRIPTION] = 6, "a cat"
+    exif[SETTINGS] = {ISO: 400}
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     given, target = tmp_path / name, tmp_path / "out" / name
-    photograph.convert(mode).save(given, exif=exif, icc_profile=profile)
+    photograph.convert(mode).save(given, exif=exif.tobytes(), icc_profile=profile)
     restore_file(given, target, model=network)
     with Image.open(given) as before, Image.open(target) as after:
         assert after.format == before.format
         assert after.getexif().get(ORIENTATION, 1) == 1
         assert after.getexif().get(DESCRIPTION) == before.getexif().get(DESCRIPTION)
+        assert after.getexif().get_ifd(SETTINGS) == before.getexif().get_ifd(SETTINGS)
+        assert name[2:] in ("bmp", "gif") or before.getexif().get_ifd(SETTINGS) == {ISO: 400}
         assert after.info.get("icc_profile") == before.info.get("icc_profile")
-        assert after.size == (before.size[::-1] if ORIENTATION in before.getexif() else before.size)
+        assert after.size == ((24, 37) if ORIENTATION in before.getexif() else (37, 24))
     assert [p.name for p in target.parent.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("orientation", [3, 5, 6, 8])
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_tiff_files_that_lie_on_their_side_are_read_upright(photograph: Image.Image, tmp_path: Path, mode: str, orientation: int):
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    for name in ("a.tif", "a.png"): photograph.convert(mode).save(tmp_path / name, exif=exif.tobytes())
+    a, b = (read_photograph(tmp_path / name) for name in ("a.tif", "a.png"))
+    assert a.size == b.size and a.tobytes() == b.tobytes()
 
 
 def test_cmyk_jpeg_loses_the_profile_that_no_longer_fits(network: DMGN, photograph: Image.Image, tmp_path: Path):

@@ -6,7 +6,7 @@
 __all__ = ['app', 'Task', 'Model', 'Device', 'Tile', 'Protocol', 'Out', 'one_line', 'OneLineErrors', 'show_version', 'main',
            'outputs_of', 'plan', 'restore_photographs', 'demo', 'write_text', 'evaluate', 'check_sizes', 'train']
 
-# %% ../nbs/21_cli.ipynb #c002
+# %% ../nbs/21_cli.ipynb #c003
 import json
 import os
 import shutil
@@ -14,19 +14,19 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from tqdm.auto import tqdm
+from tqdm import tqdm
 from typer.core import TyperGroup
 
 from . import __version__
 
-# %% ../nbs/21_cli.ipynb #c005
+# %% ../nbs/21_cli.ipynb #c006
 def one_line(
     error: BaseException, # any
 ) -> str: # without line breaks
     "An error's message"
     return " ".join(str(error).split()) or type(error).__name__
 
-# %% ../nbs/21_cli.ipynb #c006
+# %% ../nbs/21_cli.ipynb #c007
 class OneLineErrors(TyperGroup):
     "Commands whose expected errors are reported in one line"
     def invoke(self,
@@ -37,7 +37,7 @@ class OneLineErrors(TyperGroup):
             typer.echo(f"dmgn: {one_line(error)}", err=True)
             raise typer.Exit(1)
 
-# %% ../nbs/21_cli.ipynb #c007
+# %% ../nbs/21_cli.ipynb #c008
 app = typer.Typer(cls=OneLineErrors, no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="""Remove rain, reflections or haze from photographs.
@@ -52,7 +52,7 @@ app = typer.Typer(cls=OneLineErrors, no_args_is_help=True, add_completion=False,
     A network for deraining comes with the package; --model names any other: a folder that training wrote,
     a repository on the Hugging Face Hub, or one of the authors' checkpoint files. `dmgn COMMAND --help` says more.""")
 
-# %% ../nbs/21_cli.ipynb #c008
+# %% ../nbs/21_cli.ipynb #c009
 def show_version(
     wanted: bool, # was --version given?
 ) -> None:
@@ -61,14 +61,14 @@ def show_version(
         typer.echo(f"dmgn {__version__}")
         raise typer.Exit()
 
-# %% ../nbs/21_cli.ipynb #c009
+# %% ../nbs/21_cli.ipynb #c010
 @app.callback()
 def main(
     version: Annotated[bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the version and stop.")] = False,
 ) -> None:
     "Options before the command"
 
-# %% ../nbs/21_cli.ipynb #c011
+# %% ../nbs/21_cli.ipynb #c012
 Task = Annotated[str, typer.Option(help="What to remove: deraining, reflection or dehazing.")]
 Model = Annotated[str | None, typer.Option(help="A folder, Hub repository or authors' checkpoint. [default: the bundled network of the task]", show_default=False)]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, mps, ... [default: a GPU if there is one]", show_default=False)]
@@ -76,7 +76,7 @@ Tile = Annotated[int | None, typer.Option(help="Side of the tiles in pixels; sma
 Protocol = Annotated[str, typer.Option(help="How PSNR and SSIM are computed: y, rgb or rgb-per-channel.")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder to write to; made if missing.")]
 
-# %% ../nbs/21_cli.ipynb #c013
+# %% ../nbs/21_cli.ipynb #c014
 def outputs_of(
     given: Path, # photograph or folder
     out: Path, # folder to write to
@@ -92,7 +92,7 @@ def outputs_of(
     if not found: raise FileNotFoundError(f"no photographs in {given}: expected {', '.join(sorted(IMAGE_SUFFIXES))} files")
     return {p: out / p.relative_to(given) for p in found}
 
-# %% ../nbs/21_cli.ipynb #c014
+# %% ../nbs/21_cli.ipynb #c015
 def plan(
     inputs: list[Path], # photographs and folders
     out: Path, # folder to write to
@@ -107,7 +107,7 @@ def plan(
             raise ValueError(f"{taken[target.resolve()]} and {source} would both become {target}: restore them into different folders")
     return pairs
 
-# %% ../nbs/21_cli.ipynb #c017
+# %% ../nbs/21_cli.ipynb #c018
 @app.command("restore")
 def restore_photographs(
     inputs: Annotated[list[Path], typer.Argument(metavar="PHOTO|FOLDER", help="Photographs, and folders that are searched for them.")],
@@ -133,7 +133,7 @@ def restore_photographs(
     for source, reason in failed.items(): typer.echo(f"not restored: {source}: {reason.removeprefix(str(source)).strip()}", err=True)
     if failed: raise typer.Exit(1)
 
-# %% ../nbs/21_cli.ipynb #c023
+# %% ../nbs/21_cli.ipynb #c024
 @app.command()
 def demo(
     out: Out, # folder to write to
@@ -153,7 +153,7 @@ def demo(
         before, after = evaluate_pair(rainy, clean), evaluate_pair(restored, clean)
         typer.echo(f"  {given} {before.psnr:.2f} {before.ssim:.3f}  ->  {target} {after.psnr:.2f} {after.ssim:.3f}")
 
-# %% ../nbs/21_cli.ipynb #c027
+# %% ../nbs/21_cli.ipynb #c028
 def write_text(
     text: str, # to write
     path: Path, # an existing file is replaced
@@ -163,7 +163,7 @@ def write_text(
     partial.write_text(text, encoding="utf-8")
     os.replace(partial, path)
 
-# %% ../nbs/21_cli.ipynb #c028
+# %% ../nbs/21_cli.ipynb #c029
 @app.command()
 def evaluate(
     inputs: Annotated[Path, typer.Option(help="Folder of pictures to restore.")],
@@ -176,10 +176,11 @@ def evaluate(
     report: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the numbers of every picture to FILE.")] = None,
 ) -> None:
     "Score a network on pairs: mean PSNR and SSIM."
-    from dmgn.metrics import evaluate_folder, find_pairs
+    from dmgn.data import pairs_in
+    from dmgn.metrics import evaluate_folder
     from dmgn.restore import load_network, restore
     network = load_network(task, model)
-    bar = tqdm(total=len(find_pairs(inputs, targets)), unit="picture", disable=None)
+    bar = tqdm(total=len(pairs_in(inputs, targets)), unit="picture", disable=None)
     def restored(image): return (restore(image, task, network, tile, device).background, bar.update())[0]
     scores = {"input": evaluate_folder(lambda image: image, inputs, targets, protocol)}
     with bar: scores["restored"] = evaluate_folder(restored, inputs, targets, protocol)
@@ -190,7 +191,7 @@ def evaluate(
         means = {name: {"psnr": mean.psnr, "ssim": mean.ssim} for name, (_, mean) in scores.items()}
         write_text(json.dumps({"task": task, "protocol": protocol, "mean": means, "pictures": pictures}, indent=1), report)
 
-# %% ../nbs/21_cli.ipynb #c031
+# %% ../nbs/21_cli.ipynb #c032
 def check_sizes(
     paths: list[Path], # photographs
     least: int, # side they must have
@@ -201,7 +202,7 @@ def check_sizes(
         with Image.open(path) as image:
             if min(image.size) < least: raise ValueError(f"{path} has {image.width} x {image.height} pixels: expected at least {least} x {least}")
 
-# %% ../nbs/21_cli.ipynb #c032
+# %% ../nbs/21_cli.ipynb #c033
 @app.command()
 def train(
     photographs: Annotated[Path, typer.Option(help="Folder of photographs without rain, at least 5, of at least 224 x 224 pixels.")],
@@ -209,7 +210,7 @@ def train(
     task: Annotated[str, typer.Option(help="What to remove; deraining is the only one so far.")] = "deraining",
     rainy: Annotated[Path | None, typer.Option(help="Folder of photographs with rain, to add to the drawn rain; needs --clean.")] = None,
     clean: Annotated[Path | None, typer.Option(help="Folder of the same photographs without rain, under the same names.")] = None,
-    steps: Annotated[int, typer.Option(min=20, help="Updates of the weights, each from 8 crops.")] = 8000,
+    steps: Annotated[int, typer.Option(min=20, help="Updates of the weights, each from 8 crops.")] = 5000,
     seed: Annotated[int, typer.Option(help="Of weights, crops and rain.")] = 0,
     vgg: Annotated[str | None, typer.Option(metavar="FILE", help="VGG-19 weights. [default: torchvision's, downloaded on first use]", show_default=False)] = None,
 ) -> None:

@@ -71,7 +71,7 @@ class CoarseGenerator(nn.Module):
         x, m3 = self.out_full(self.up_full(x, full))
         return self.to_image(x), [m for m in (*masks, m2, m3) if m is not None]
 
-# %% ../nbs/06_generators.ipynb #c043
+# %% ../nbs/06_generators.ipynb #c044
 class RefiningGenerator(nn.Module):
     "G_refine of Eq. 3: dilated cells at full size, their masks regularised by the background map"
     def __init__(self,

@@ -27,7 +27,8 @@ def stretch(
 ) -> Tensor: # (B, 1, H, W), mean 0 and maximum 1 over the whole batch, often negative
     "The released network's normalisation of A_r; a constant map gives 0"
     mean = noise_map.mean()
-    return (noise_map - mean) / (noise_map.max() - mean).clamp_min(1e-12)
+    spread = noise_map.max() - mean
+    return torch.where(spread > 1e-6, (noise_map - mean) / spread.clamp_min(1e-6), 0.0)
 
 # %% ../nbs/05_ndm.ipynb #c017
 class NoiseDistributionMap(nn.Module):

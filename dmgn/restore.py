@@ -22,7 +22,7 @@ import torch
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from .images import to_pil, to_tensor
 from .model import DMGN, TASKS, DMGNConfig, DMGNOutput, bundled, first_line, mask_names
@@ -123,8 +123,7 @@ def in_mode_of(
     restored: Image.Image, # RGB, of the same size
 ) -> Image.Image: # "L", "LA", "RGB" or "RGBA"
     "Grey if the photograph was grey, with its transparency if it had any"
-    grey = photograph.mode in ("1", "L", "LA", "La")
-    if grey: restored = restored.convert("L")
+    restored = restored.convert("L") if photograph.mode in ("1", "L", "LA", "La") else restored.copy()
     if photograph.has_transparency_data:
         restored.putalpha(photograph.convert("RGBA").getchannel("A"))
     return restored
@@ -216,9 +215,9 @@ class Restoration:
     background: Image.Image # the result, of the input's size; grey or transparent if the input was
     coarse: Image.Image # B_coarse, the first estimate
     noise: Image.Image | None # R, what was taken for noise
-    separator_mask: Tensor # A (1, 1, H, W)
-    noise_distribution_map: Tensor | None # A_r (1, 1, H, W)
-    masks: dict[str, Tensor] = field(default_factory=dict) # of the cells "G_b 1", ... (1, 1, h, w); empty if tiled
+    separator_mask: Tensor = field(repr=False) # A (1, 1, H, W)
+    noise_distribution_map: Tensor | None = field(repr=False) # A_r (1, 1, H, W)
+    masks: dict[str, Tensor] = field(repr=False) # of the cells "G_b 1", ... (1, 1, h, w); empty if tiled
 
     def _repr_png_(self) -> bytes:
         pair = [i.convert("RGBA") for i in (self.image, self.background)]

@@ -97,7 +97,7 @@ def check_range(
 
 # %% ../nbs/20_restore.ipynb #c013
 def as_photograph(
-    image: str | Path | Image.Image | np.ndarray | Tensor, # see `read_photograph`, `from_array`, `from_tensor`
+    image: str | Path | Image.Image | np.ndarray | Tensor, # path, PIL image, array (uint8 or [0, 1]) or tensor in [-1, 1]
 ) -> Image.Image: # upright, in its own mode
     "Anything that holds a photograph, as a PIL image"
     if isinstance(image, (str, Path)): return read_photograph(image)
@@ -232,7 +232,7 @@ class Restoration:
 def restore(
     image: str | Path | Image.Image | np.ndarray | Tensor, # path, PIL image, array (uint8 or [0, 1]) or tensor in [-1, 1]
     task: str = "deraining", # what to remove: "reflection", "deraining" or "dehazing"
-    model: DMGN | str | Path | None = None, # see `load_network`; None: the bundled network of the task
+    model: DMGN | str | Path | None = None, # a network, its name, folder or file; None: the bundled one of the task
     tile: int | None = None, # side of the tiles in pixels, at least 64; None: as memory allows
     device: str | torch.device | None = None, # None: a GPU if there is one
 ) -> Restoration: # background, noise, masks
@@ -249,7 +249,7 @@ def restore(
 # %% ../nbs/20_restore.ipynb #c046
 def save_like(
     image: Image.Image, # to write
-    original: Image.Image, # as `read_photograph` returned it
+    original: Image.Image, # as it was read, with its format
     path: Path, # where to; missing folders are made
 ) -> None:
     "Write in the original's format, with its EXIF data and colour profile"
@@ -269,7 +269,7 @@ def save_like(
 def restore_file(
     source: str | Path, # of a photograph
     target: str | Path, # where to write the result; must not be the source
-    **options: Any, # `task`, `model`, `tile` and `device` of `restore`
+    **options: Any, # task, model, tile and device, as for restoring an image
 ) -> Restoration: # what was written, and the rest
     "Restore a photograph from file to file"
     source, target = Path(source), Path(target)

@@ -117,7 +117,8 @@ def resume(
 ) -> dict[str, Any]: # progress: step, seconds, best validation PSNR, log
     "Continue where the last checkpoint stopped"
     if not path.exists(): return {"step": 0, "seconds": 0.0, "best": 0.0, "log": []}
-    saved = torch.load(path, weights_only=True)
+    try: saved = torch.load(path, weights_only=True)
+    except Exception as e: raise ValueError(f"{path} is not a checkpoint of a run ({type(e).__name__}): delete it to start again") from None
     if saved["config"] != asdict(config):
         raise ValueError(f"{path} is of a run with {saved['config']}, not {asdict(config)}: use another folder")
     for name, part in state.items(): part.load_state_dict(saved[name])

@@ -10,9 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from click.testing import Result
 from PIL import Image
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from dmgn import __version__
 from dmgn.cli import app, plan
@@ -154,8 +153,8 @@ def test_evaluate(run: Callable[..., Result], network: str):
     assert files(".")[-1].startswith("truth"), "a temporary file was left"
 
 
-@pytest.mark.parametrize("change, message", [(["--inputs", "nowhere"], "no such folder"), (["--protocol", "z"], "protocol must be one of"),
-                                             (["--targets", "trip"], "has no target for 0.png"), (["--task", "dehazing"], "not for dehazing")])
+@pytest.mark.parametrize("change, message", [(["--inputs", "nowhere"], "nowhere"), (["--protocol", "z"], "protocol must be one of"),
+                                             (["--targets", "trip"], "trip"), (["--task", "dehazing"], "not for dehazing")])
 def test_evaluate_refuses(run: Callable[..., Result], network: str, change: list[str], message: str):
     pairs_of_cats(1, 24)
     assert refused(run("evaluate", "--inputs", "rainy", "--targets", "truth", "--model", network, "--json", "scores.json", *change), message)

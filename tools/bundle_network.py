@@ -32,7 +32,7 @@ A small Deep-Masking Generative Network that removes rain streaks: `DMGN.from_pr
 | held out to choose the checkpoint | 40 of the photographs, regularly spaced by name |
 | command | `{command}` |
 | steps | {steps} of {batch} crops of {crop} x {crop} pixels, seed {seed} |
-| time | {minutes:.0f} minutes on two CPU cores |
+| time | {minutes:.0f} minutes on two CPU cores, not all of which it had to itself |
 | objective | L1 on refined background (1), coarse background (0.5), noise image (0.5); perceptual term on relu1_1, relu2_1, relu3_1 ({perceptual}) |
 | optimiser | Adam, one-cycle schedule up to {learning_rate} |
 
@@ -44,7 +44,7 @@ A small Deep-Masking Generative Network that removes rain streaks: `DMGN.from_pr
 | Rain100L test set, 100 images, never trained on | Y | {input_psnr:.2f} dB, SSIM {input_ssim:.4f} | {psnr:.2f} dB, SSIM {ssim:.4f} |
 
 Protocol Y: PSNR and SSIM (11 x 11 Gaussian, valid area) on studio-range luma of 8-bit images, averaged over images.
-The numbers are those of the stored half-precision weights; `tools/bundle_network.py` measured them and wrote this card.
+`tools/bundle_network.py` measured the stored half-precision weights on Rain100L and wrote this card; the held-out number is training's own.
 
 ## Limits
 

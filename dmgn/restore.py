@@ -12,7 +12,6 @@ import io
 import math
 import os
 import warnings
-from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -138,9 +137,7 @@ def load_network(
     if model is None and (model := f"tiny-{task}") not in bundled():
         raise FileNotFoundError(f"no network for {task} comes with this package (only {', '.join(bundled())}): name one with `model`")
     if not isinstance(model, DMGN):
-        try:
-            with redirect_stdout(io.StringIO()):
-                model = DMGN.from_released(model, task) if Path(model).is_file() else DMGN.from_pretrained(model)
+        try: model = DMGN.from_released(model, task) if Path(model).is_file() else DMGN.from_pretrained(model)
         except (HfHubHTTPError, LocalEntryNotFoundError, ConnectionError):
             raise FileNotFoundError(f"no network {model}: there is no such folder, and the Hub has none or is out of reach") from None
     if model.config.task not in (None, task):

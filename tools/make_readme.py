@@ -44,15 +44,17 @@ def output_text(
     output: dict,  # One output of a code cell
     stem: str,  # Name for a picture's file, without its suffix
     pictures: dict[str, bytes],  # Where a picture's file is put
+    said: dict[str, str],  # The cell's directives: `fig-alt` and `fig-cap` of a picture
 ) -> str:  # Markdown
-    "An output as Markdown: a picture, Markdown or plain text."
+    "An output as Markdown: a picture with its caption, Markdown or plain text."
     if output["output_type"] == "stream": return fenced(output["text"])
     data = output.get("data", {})
     for kind in ("png", "jpeg"):
         if f"image/{kind}" in data:
             name = f"{stem}.{kind}"
             pictures[name] = base64.b64decode(data[f"image/{kind}"])
-            return f"![]({name})"
+            alt, caption = (said.get(key, "").strip("\"'") for key in ("fig-alt", "fig-cap"))
+            return f"![{alt}]({name})" + f"\n\n*{caption}*" * bool(caption)
     if "text/markdown" in data: return data["text/markdown"].strip()
     return fenced(data["text/plain"]) if "text/plain" in data else ""
 
@@ -70,7 +72,7 @@ def cell_texts(
     source = re.sub(r"^#\|.*\n?", "", cell.source, flags=re.MULTILINE).strip()
     texts = [] if said.get("echo") == "false" or not source else [fenced(source, "python")]
     if said.get("output") == "false": return texts
-    return texts + [output_text(output, f"{name}_files/{index}-{i}", pictures) for i, output in enumerate(cell.outputs)]
+    return texts + [output_text(output, f"{name}_files/{index}-{i}", pictures, said) for i, output in enumerate(cell.outputs)]
 
 
 def readme(
@@ -85,7 +87,8 @@ def readme(
     texts = [text for index, cell in enumerate(cells) for text in cell_texts(index, cell, path.stem, pictures)]
     texts.insert(1, NOTICE.format(name=path.name))
     text = "\n\n".join(from_root(text, path.parent, root) for text in texts if text)
-    return {"README.md": (text + "\n").encode(), **pictures}
+    beside = path.parent.relative_to(root)
+    return {"README.md": (text + "\n").encode(), **{(beside/name).as_posix(): content for name, content in pictures.items()}}
 
 
 if __name__ == "__main__":

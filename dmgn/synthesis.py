@@ -70,7 +70,7 @@ def draw_streaks(
 def streak_opacity(
     along: Tensor,  # distance from the streak's middle, along it
     across: Tensor,  # distance from the streak's axis
-    streak: dict[str, Tensor],  # as `draw_streaks` returns them, in shapes that broadcast
+    streak: dict[str, Tensor],  # as draw_streaks returns them, in shapes that broadcast
 ) -> Tensor:  # share of the background that is hidden, in [0, 1)
     "The profile of a streak: Gaussian across, soft at its ends"
     ends = (1 - (2 * along / streak["length"]).abs() ** streak["end"]).clamp(min=0)
@@ -80,7 +80,7 @@ def streak_opacity(
 def draw_thickness(
     height: int,  # of the picture
     width: int,  # of the picture
-    streaks: dict[str, Tensor],  # as `draw_streaks` returns them, at most 75 degrees off vertical
+    streaks: dict[str, Tensor],  # as draw_streaks returns them, at most 75 degrees off vertical
 ) -> Tensor:  # (height, width): sum of -log(1 - opacity) over the streaks
     "Optical thickness of all streaks together"
     layer = torch.zeros(height * width)
@@ -136,7 +136,7 @@ def random_rain(
 def add_rain(
     background: Tensor,  # (3, H, W) in [0, 1]
     generator: torch.Generator,  # source of randomness
-    rain: RainParameters | None = None,  # what the streaks have in common; None: `random_rain`
+    rain: RainParameters | None = None,  # what the streaks have in common; None: random_rain
 ) -> tuple[Tensor, Tensor]:  # the rainy photograph (3, H, W) and its rain (1, H, W), both in [0, 1]
     "Let it rain on a photograph"
     if background.ndim != 3 or background.shape[0] != 3 or not background.is_floating_point():

@@ -88,20 +88,20 @@ def translate(
     model: DMGN, # the network to fill
 ) -> tuple[dict[str, Tensor], int]: # our names, and how many of their parameters are dead
     "Rename the released parameters, or say in one line which do not fit"
-    names, shapes, renamed, odd, dead = released_names(model.config), {k: v.shape for k, v in model.state_dict().items()}, {}, [], 0
+    names, shapes, unused = released_names(model.config), {k: v.shape for k, v in model.state_dict().items()}, dead_names()
     unread = ("head_feat.vgg.", *(() if model.config.ndm else ("seperator2.",)))
+    renamed, misshaped, unexpected, dead = {}, [], [], 0
     for name, tensor in state.items():
         module, _, kind = name.rpartition(".")
         ours = f"{names[module]}.{kind}" if module in names else None
         if ours in shapes and tensor.shape == shapes[ours]: renamed[ours] = tensor
-        elif ours in shapes: odd.append(f"{name} is {tuple(tensor.shape)}, not {tuple(shapes[ours])}")
-        elif name in dead_names(): dead += tensor.numel()
-        elif name.startswith(unread): pass
-        else: odd.append(f"{name} is unexpected")
+        elif ours in shapes: misshaped.append(f"{name} is {tuple(tensor.shape)}, not {tuple(shapes[ours])}")
+        elif name in unused: dead += tensor.numel()
+        elif not name.startswith(unread): unexpected.append(f"{name} is unexpected")
     theirs = {b: a for a, b in names.items()}
     wanted = [f"{theirs[module]}.{kind}" for module, _, kind in (name.rpartition(".") for name in shapes)]
     missing = [f"{name} is missing" for name in wanted if name not in state]
-    if problems := [p for p in odd if "is (" in p] + missing + [p for p in odd if "is (" not in p]:
+    if problems := misshaped + missing + unexpected:
         raise ValueError(f"not a released DMGN for {model.config.task}: {'; '.join(problems[:3])} ({len(problems)} in all)")
     return renamed, dead
 

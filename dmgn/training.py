@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.optim import Adam, Optimizer
-from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
+from torch.optim.lr_scheduler import OneCycleLR
 from torch.utils.data import DataLoader, Subset
 from tqdm.auto import tqdm
 

@@ -1,7 +1,6 @@
 "Put the best network of a training run into the package: half-precision weights, its log, and a card with measured numbers."
 
 import argparse
-import copy
 import json
 import os
 import tempfile
@@ -62,7 +61,7 @@ The photographs are of the Berkeley Segmentation Data Set 500; none is part of t
 def bundle(run: Path, name: str, rain100l: Path, facts: dict[str, str]) -> None:
     "Write PRETRAINED/name from a run's best network, measured on Rain100L"
     folder = PRETRAINED / name
-    half = copy.deepcopy(DMGN.from_pretrained(run / "best")).half()
+    half = DMGN.from_pretrained(run / "best").half()
     with tempfile.TemporaryDirectory(dir=PRETRAINED) as partial:
         half.save_pretrained(partial)
         log = json.loads((run / "log.json").read_text())

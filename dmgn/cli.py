@@ -4,11 +4,10 @@
 
 # %% auto #0
 __all__ = ['app', 'Task', 'Model', 'Device', 'Tile', 'Protocol', 'Out', 'one_line', 'OneLineErrors', 'show_version', 'main',
-           'outputs_of', 'plan', 'restore_photographs', 'demo', 'write_text', 'evaluate', 'check_sizes', 'train']
+           'outputs_of', 'plan', 'restore_photographs', 'demo', 'evaluate', 'check_sizes', 'train']
 
 # %% ../nbs/21_cli.ipynb #c003
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Annotated, Any
@@ -153,16 +152,6 @@ def demo(
         before, after = evaluate_pair(rainy, clean), evaluate_pair(restored, clean)
         typer.echo(f"  {given} {before.psnr:.2f} {before.ssim:.3f}  ->  {target} {after.psnr:.2f} {after.ssim:.3f}")
 
-# %% ../nbs/21_cli.ipynb #c028
-def write_text(
-    text: str, # to write
-    path: Path, # an existing file is replaced
-) -> None:
-    "Write under a temporary name, then rename"
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
-
 # %% ../nbs/21_cli.ipynb #c029
 @app.command()
 def evaluate(
@@ -177,6 +166,7 @@ def evaluate(
 ) -> None:
     "Score a network on pairs: mean PSNR and SSIM."
     from dmgn.data import pairs_in
+    from dmgn.images import written_whole
     from dmgn.metrics import evaluate_folder
     from dmgn.restore import load_network, restore
     network = load_network(task, model)
@@ -189,7 +179,8 @@ def evaluate(
     if report:
         pictures = [{"name": a.name, "input": a[1:], "restored": b[1:]} for a, b in zip(scores["input"][0], scores["restored"][0])]
         means = {name: {"psnr": mean.psnr, "ssim": mean.ssim} for name, (_, mean) in scores.items()}
-        write_text(json.dumps({"task": task, "protocol": protocol, "mean": means, "pictures": pictures}, indent=1), report)
+        text = json.dumps({"task": task, "protocol": protocol, "mean": means, "pictures": pictures}, indent=1)
+        with written_whole(report) as partial: partial.write_text(text, encoding="utf-8")
 
 # %% ../nbs/21_cli.ipynb #c032
 def check_sizes(

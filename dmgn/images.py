@@ -4,10 +4,13 @@
 
 # %% auto #0
 __all__ = ['PACKAGE', 'PRETRAINED', 'EXAMPLES', 'example', 'to_tensor', 'to_pil', 'as_picture', 'as_png', 'small_picture',
-           'show_images', 'bundled_weights']
+           'show_images', 'bundled_weights', 'written_whole']
 
 # %% ../nbs/00_images.ipynb #c002
 import io
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -108,3 +111,15 @@ def bundled_weights(
     "A part of a bundled network's weights, to look at the part by itself"
     state = load_file(PRETRAINED / name / "model.safetensors")
     return {k.removeprefix(prefix): v.float() for k, v in state.items() if k.startswith(prefix)}
+
+# %% ../nbs/00_images.ipynb #w002
+@contextmanager
+def written_whole(
+    path: Path, # of the file wanted; an existing one is replaced at the end
+) -> Iterator[Path]: # a temporary name beside it, to write to
+    "Rename what was written when the block ends; remove it if the block fails"
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        yield partial
+        os.replace(partial, path)
+    finally: partial.unlink(missing_ok=True)

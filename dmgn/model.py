@@ -9,7 +9,6 @@ __all__ = ['TASKS', 'ALLOWED', 'DMGNConfig', 'ablations', 'DMGNOutput', 'pad_to'
 # %% ../nbs/07_model.ipynb #c002
 import io
 import json
-import os
 import re
 from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass, fields, replace
@@ -26,7 +25,7 @@ from torch.nn import functional as F
 from .aca import ACA, source_information
 from .generators import CELLS, CoarseGenerator, RefiningGenerator
 from .hypercolumn import Hypercolumn
-from .images import PRETRAINED
+from .images import PRETRAINED, written_whole
 from .ndm import NoiseDistributionMap
 from .separator import Separator
 
@@ -195,9 +194,8 @@ class NetworkFiles(PyTorchModelHubMixin):
         save_directory: Path, # an existing folder
     ) -> None:
         "Write model.safetensors under a temporary name, then rename it"
-        partial = Path(save_directory) / "model.safetensors.partial"
-        save_file({k: v.contiguous() for k, v in self.state_dict().items()}, partial)
-        os.replace(partial, partial.with_suffix(""))
+        with written_whole(Path(save_directory) / "model.safetensors") as partial:
+            save_file({k: v.contiguous() for k, v in self.state_dict().items()}, partial)
 
 # %% ../nbs/07_model.ipynb #c026
 class DMGN(nn.Module, NetworkFiles):

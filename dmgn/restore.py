@@ -10,7 +10,6 @@ __all__ = ['SUBFOLDERS', 'DESCRIPTIONS', 'descriptions', 'read_photograph', 'fro
 # %% ../nbs/20_restore.ipynb #c002
 import io
 import math
-import os
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +22,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from tqdm import tqdm
 
-from .images import to_pil, to_tensor
+from .images import to_pil, to_tensor, written_whole
 from .model import DMGN, TASKS, DMGNConfig, DMGNOutput, bundled, first_line, mask_names
 
 # %% ../nbs/20_restore.ipynb #c005
@@ -256,11 +255,7 @@ def save_like(
     kept: dict[str, Any] = {name: original.info[name] for name in ("exif", "icc_profile", "dpi") if name in original.info}
     if original.mode in ("CMYK", "LAB"): kept.pop("icc_profile", None)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        image.save(partial, kind, quality=95, subsampling=0, **kept)
-        os.replace(partial, path)
-    finally: partial.unlink(missing_ok=True)
+    with written_whole(path) as partial: image.save(partial, kind, quality=95, subsampling=0, **kept)
 
 # %% ../nbs/20_restore.ipynb #c047
 def restore_file(

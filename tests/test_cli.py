@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 
 from dmgn import __version__
 from dmgn.cli import app, plan
-from dmgn.images import EXAMPLES, PRETRAINED, example
+from dmgn.images import PRETRAINED, example
 from dmgn.model import DMGN, DMGNConfig
 
 BUNDLED = pytest.mark.skipif(not (PRETRAINED / "tiny-deraining/config.json").is_file(), reason="no bundled network")

@@ -161,7 +161,7 @@ def test_missing_photograph_and_folder(network: DMGN, tmp_path: Path):
 def test_a_failed_write_leaves_nothing(network: DMGN, photograph: Image.Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     photograph.save(tmp_path / "a.png")
     def fail(*args, **kwargs): raise OSError("no space left on device")
-    monkeypatch.setattr("dmgn.restore.os.replace", fail)
+    monkeypatch.setattr("dmgn.images.os.replace", fail)
     with pytest.raises(OSError, match="no space"): restore_file(tmp_path / "a.png", tmp_path / "out/a.png", model=network)
     assert not list((tmp_path / "out").iterdir())
 

@@ -1,4 +1,5 @@
 "The `dmgn` command, as a user would call it."
+import hashlib
 import json
 import os
 import shutil
@@ -142,23 +143,86 @@ def pairs_of_cats(count: int, side: int) -> None:
         for n in range(count): image.crop((40 * n, 20 * n, 40 * n + side, 20 * n + side)).save(f"{folder}/{n}.png")
 
 
-def test_evaluate(run: Callable[..., Result], network: str):
+def test_evaluate_a_network_on_folders(run: Callable[..., Result], network: str):
     pairs_of_cats(3, 48)
-    result = run("evaluate", "--inputs", "rainy", "--targets", "truth", "--model", network, "--protocol", "rgb", "--json", "scores.json")
-    assert result.exit_code == 0 and "protocol rgb, mean of 3 pictures" in result.stdout
+    result = run("evaluate", "--inputs", "rainy", "--targets", "truth", "--model", network, "--protocol", "rgb", "--json", "scores.json", "--csv", "scores.csv")
+    assert result.exit_code == 0 and "deraining, protocol rgb, mean of 3 pictures" in result.stdout
     scores = json.loads(Path("scores.json").read_text())
     assert [row["name"] for row in scores["pictures"]] == ["0.png", "1.png", "2.png"]
-    mean = np.mean([row["input"][0] for row in scores["pictures"]])
-    assert scores["mean"]["input"]["psnr"] == pytest.approx(mean) and f"{mean:.2f}" in result.stdout
+    for what in ("input", "restored"):
+        assert scores["mean"][what]["psnr"] == pytest.approx(np.mean([row[what]["psnr"] for row in scores["pictures"]]))
+        assert f"{scores['mean'][what]['psnr']:.2f}" in result.stdout
+    assert scores["weights"]["sha256"] == hashlib.sha256(Path(network, "model.safetensors").read_bytes()).hexdigest()
+    assert scores["pictures"][1]["files"]["target"] == {"path": "truth/1.png", "sha256": hashlib.sha256(Path("truth/1.png").read_bytes()).hexdigest()}
+    assert scores["settings"]["model"] == network and scores["protocol"]["name"] == "rgb" and "Gaussian" in scores["protocol"]["definition"]
+    assert len(Path("scores.csv").read_text().splitlines()) == 4
     assert files(".")[-1].startswith("truth"), "a temporary file was left"
 
 
-@pytest.mark.parametrize("change, message", [(["--inputs", "nowhere"], "nowhere"), (["--protocol", "z"], "protocol must be one of"),
-                                             (["--targets", "trip"], "trip"), (["--task", "dehazing"], "not for dehazing")])
+def test_evaluate_saved_pictures(run: Callable[..., Result], network: str):
+    pairs_of_cats(3, 48)
+    assert run("restore", "rainy", "-o", "results", "--model", network).exit_code == 0
+    options = ["--protocol", "rgb-per-channel"]
+    restored = run("evaluate", "--inputs", "rainy", "--target", "truth", "--model", network, *options).stdout.splitlines()
+    with_inputs = run("evaluate", "--pred", "results", "--inputs", "rainy", "--target", "truth", *options, "--json", "scores.json").stdout.splitlines()
+    alone = run("evaluate", "--pred", "results", "--target", "truth", *options).stdout.splitlines()
+    assert restored[1].split() == ["PSNR", "SSIM", "LMSE", "NCC"] and restored[1:] == with_inputs[1:]
+    assert alone[1:] == [restored[1], restored[3]] and alone[0] == "results, protocol rgb-per-channel, mean of 3 pictures"
+    scores = json.loads(Path("scores.json").read_text())
+    assert scores["weights"] is None and scores["pictures"][2]["files"]["restored"]["path"] == "results/2.png"
+
+
+def test_evaluate_a_test_set(run: Callable[..., Result], network: str):
+    pairs_of_cats(2, 48)
+    Path("sots/hazy").mkdir(parents=True), Path("sots/gt").mkdir()
+    for n in (0, 1):
+        with Image.open(f"rainy/{n}.png") as image: image.crop((4, 4, 44, 44)).save(f"sots/hazy/{n}_1.png")
+        shutil.copy(f"truth/{n}.png", f"sots/gt/{n}.png")
+    shutil.copytree("sots/hazy", "results")
+    result = run("evaluate", "--benchmark", "sots_indoor", "--root", "sots", "--pred", "results")
+    lines = result.stdout.splitlines()
+    assert result.exit_code == 0 and lines[0] == "sots_indoor, protocol rgb, mean of 2 pictures"
+    assert lines[2].split()[1:] == lines[3].split()[1:] and "sots holds 2 of sots_indoor's 500 pictures" in result.stderr
+    with Image.open("results/0_1.png") as image: image.resize((48, 48)).save("results/0_1.png")
+    assert refused(run("evaluate", "--benchmark", "sots_indoor", "--root", "sots", "--pred", "results"), "0_1.png: sizes differ: prediction 48x48, target 40x40")
+    assert "protocol y" in run("evaluate", "--benchmark", "sots_indoor", "--root", "sots", "--pred", "sots/hazy", "--protocol", "y").stdout
+    assert refused(run("evaluate", "--benchmark", "sots_indoor", "--root", "sots", "--model", network), "not for dehazing")
+
+
+@BUNDLED
+def test_evaluate_takes_task_and_protocol_from_the_test_set(run: Callable[..., Result]):
+    pairs_of_cats(2, 48)
+    shutil.copytree("rainy", "rain100L/input"), shutil.copytree("truth", "rain100L/target")
+    result = run("evaluate", "--benchmark", "rain100L", "--root", "rain100L", "--json", "scores.json")
+    assert result.exit_code == 0 and result.stdout.startswith("rain100L, protocol y, mean of 2 pictures")
+    assert json.loads(Path("scores.json").read_text())["settings"]["task"] == "deraining"
+
+
+@pytest.mark.parametrize("change, message", [
+    (["--inputs", "nowhere"], "nowhere"), (["--protocol", "z"], "protocol must be one of"), (["--targets", "trip"], "trip"), (["--task", "dehazing"], "not for dehazing"),
+    (["--pred", "rainy"], "leave out --model"), (["--benchmark", "rain100L"], "--benchmark and --root go together"), (["--root", "."], "--benchmark and --root go together"),
+    (["--benchmark", "rain100L", "--root", "."], "brings its own pictures"), (["--json", "truth/0.png"], "truth/0.png is one of the pictures"), (["--json", "truth"], "cannot write truth"),
+    (["--json", "no/scores.json"], "cannot write no/scores.json"), (["--csv", "./scores.json"], "choose another name"), (["--device", "abacus"], "cannot run on 'abacus'")])
 def test_evaluate_refuses(run: Callable[..., Result], network: str, change: list[str], message: str):
     pairs_of_cats(1, 24)
+    before = Path("truth/0.png").read_bytes()
     assert refused(run("evaluate", "--inputs", "rainy", "--targets", "truth", "--model", network, "--json", "scores.json", *change), message)
-    assert not Path("scores.json").exists()
+    assert not Path("scores.json").exists() and Path("truth/0.png").read_bytes() == before
+
+
+@pytest.mark.parametrize("arguments, message", [
+    ([], "nothing to score"), (["--inputs", "rainy"], "nothing to score"), (["--targets", "truth"], "nothing to score"), (["--pred", "rainy"], "nothing to score"),
+    (["--benchmark", "rain99", "--root", "."], "no data set 'rain99'"), (["--benchmark", "rain100L", "--root", "nowhere"], "no folder nowhere"),
+    (["--benchmark", "ceilnet_real", "--root", "rainy"], "no ground truth"), (["--pred", "trip", "--targets", "truth"], "trip lacks 2 of 2 pictures: 0, 1"),
+    (["--pred", "more", "--targets", "truth"], "more has 1 pictures that the test set does not have: 2"), (["--pred", "broken", "--targets", "truth"], "broken/1.png cannot be read"),
+    (["--pred", "small", "--targets", "truth"], "1.png: sizes differ: prediction 20x24, target 24x24")])
+def test_evaluate_refuses_what_has_no_honest_average(run: Callable[..., Result], arguments: list[str], message: str):
+    pairs_of_cats(2, 24)
+    for name in ("more", "broken", "small"): shutil.copytree("rainy", name)
+    shutil.copy("rainy/0.png", "more/2.png")
+    Path("broken/1.png").write_text("a text")
+    with Image.open("rainy/1.png") as image: image.crop((0, 0, 20, 24)).save("small/1.png")
+    assert refused(run("evaluate", *arguments), message)
 
 
 def test_train_leaves_a_network_and_continues(run: Callable[..., Result]):

@@ -1,0 +1,94 @@
+"Runs that are killed, shared between processes, out of disk space, or broken."
+import os
+import random
+import resource
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import small_run
+import torch
+
+from dmgn.training import Run, load_checkpoint, make_accelerator, save_checkpoint
+
+SCRIPT = Path(small_run.__file__)
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def checkpoint(folder: Path) -> dict: return torch.load(folder/"checkpoint.pt", weights_only=True)
+
+
+def same(a: dict, b: dict) -> bool:
+    if isinstance(a, dict): return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
+    if isinstance(a, list): return len(a) == len(b) and all(map(same, a, b))
+    return torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def test_killed_and_resumed_is_the_same_bit_for_bit(tmp_path: Path):
+    small_run.run(tmp_path/"whole")
+    step = random.Random().randrange(1, 8)
+    process = subprocess.Popen([sys.executable, SCRIPT, "train", tmp_path/"cut"], env=ENVIRONMENT)
+    while process.poll() is None:
+        time.sleep(0.01)
+        if (tmp_path/"cut/checkpoint.pt").exists() and checkpoint(tmp_path/"cut")["progress"]["step"] >= step: process.kill()
+    reached = checkpoint(tmp_path/"cut")["progress"]["step"]
+    assert process.returncode == -9 and reached < 8, f"killed too late, after step {reached}"
+    small_run.run(tmp_path/"cut", resume=True)
+    whole, cut = checkpoint(tmp_path/"whole"), checkpoint(tmp_path/"cut")
+    for state in (whole, cut): state["progress"].pop("seconds")
+    assert whole["progress"] == cut["progress"] and whole["progress"]["step"] == 8
+    for part in ("model", "average", "discriminator", "generator optimizer", "discriminator optimizer", "generator schedule"):
+        assert same(whole[part], cut[part]), f"{part} differs after a kill at step {reached}"
+
+
+def test_two_processes_are_one_with_twice_the_batch(tmp_path: Path):
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(free_port())]
+    subprocess.run([*launch, SCRIPT, "gradients", tmp_path/"two.pt", "2"], env=ENVIRONMENT, check=True, timeout=300)
+    small_run.gradients(tmp_path/"one.pt", 4)
+    one, two = (torch.load(tmp_path/f"{name}.pt", weights_only=True) for name in ("one", "two"))
+    assert (one.pop("processes"), two.pop("processes")) == (1, 2)
+    assert one.keys() == two.keys() and len(one) > 20
+    for name in one: torch.testing.assert_close(two[name], one[name], rtol=1e-4, atol=1e-6, msg=lambda m: f"{name}: {m}")
+
+
+def test_a_failed_save_leaves_the_checkpoint_before(tmp_path: Path):
+    settings = small_run.config()
+    run = Run(small_run.network(), settings, 8, make_accelerator(settings, tmp_path))
+    save_checkpoint(run, tmp_path/"checkpoint.pt")
+    before = (tmp_path/"checkpoint.pt").read_bytes()
+    run.progress["step"] = 5
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, limits[1])) # no file may grow beyond: like a full disk
+    try:
+        with pytest.raises(OSError, match="cannot write .*checkpoint.pt"): save_checkpoint(run, tmp_path/"checkpoint.pt")
+    finally: resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (tmp_path/"checkpoint.pt").read_bytes() == before and list(tmp_path.glob("*")) == [tmp_path/"checkpoint.pt"]
+    load_checkpoint(run, tmp_path/"checkpoint.pt")
+    assert run.progress["step"] == 0
+
+
+def test_mixed_precision_and_accumulation_train(tmp_path: Path):
+    from accelerate.state import AcceleratorState
+    AcceleratorState._reset_state(True)
+    try: model = small_run.run(tmp_path, steps=2, precision="bf16", accumulate=2, validate_every=2)
+    finally: AcceleratorState._reset_state(True)
+    progress = checkpoint(tmp_path)["progress"]
+    assert (progress["step"], progress["samples"]) == (2, 8)
+    assert all(p.isfinite().all() and p.dtype == torch.float32 for p in model.parameters())

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['app', 'Task', 'Model', 'Device', 'Tile', 'Out', 'one_line', 'OneLineErrors', 'show_version', 'main', 'outputs_of',
-           'plan', 'restore_photographs', 'demo', 'check_choice', 'pairs_to_score', 'weights_of', 'check_reports',
-           'predictor', 'evaluate', 'check_sizes', 'train']
+           'plan', 'restore_photographs', 'demo', 'check_choice', 'pairs_to_score', 'files_of', 'weights_of',
+           'check_reports', 'predictor', 'evaluate']
 
 # %% ../nbs/21_cli.ipynb #c003
 import shutil
@@ -18,6 +18,8 @@ from tqdm import tqdm
 from typer.core import TyperGroup
 
 from . import __version__
+from .data_cli import data_app
+from .train_cli import train
 
 # %% ../nbs/21_cli.ipynb #c006
 def one_line(
@@ -182,6 +184,15 @@ def pairs_to_score(
     return pairs_in(inputs, targets) if inputs else [(path, path) for path in by_stem(images_in(targets)).values()]
 
 # %% ../nbs/21_cli.ipynb #c031
+def files_of(
+    pairs: list[tuple[Path, Path]], # (input, target)
+    saved: list[Path], # predictions, if they are files
+    with_inputs: bool, # are the inputs more than the targets again?
+) -> dict[str, list[Path]]: # by what they are, in one order
+    "What was compared"
+    return ({"input": [a for a, _ in pairs]} if with_inputs else {}) | {"target": [b for _, b in pairs]} | ({"restored": saved} if saved else {})
+
+# %% ../nbs/21_cli.ipynb #c032
 def weights_of(
     model: str, # bundled name, folder, checkpoint or Hub repository
 ) -> Path | None: # None: not a file of this computer that the user knows
@@ -190,7 +201,7 @@ def weights_of(
     places = PRETRAINED / model / "model.safetensors", Path(model) / "model.safetensors", Path(model)
     return next((path for path in places if path.is_file()), None)
 
-# %% ../nbs/21_cli.ipynb #c032
+# %% ../nbs/21_cli.ipynb #c033
 def check_reports(
     reports: list[Path], # files to write
     pictures: set[Path], # files that are scored
@@ -201,7 +212,7 @@ def check_reports(
         if path.resolve() in {picture.resolve() for picture in pictures}: raise ValueError(f"{path} is one of the pictures and would be overwritten: choose another name")
     if len({path.resolve() for path in reports}) < len(reports): raise ValueError(f"{reports[0]} is asked for as CSV and as JSON: choose another name for one")
 
-# %% ../nbs/21_cli.ipynb #c033
+# %% ../nbs/21_cli.ipynb #c034
 def predictor(
     saved: list[Path], # predictions in the inputs' order; none: restore
     task: str, # what to remove
@@ -216,7 +227,7 @@ def predictor(
     if saved: return lambda image: read_picture(next(waiting))
     return lambda image: restore(image, task, network, tile, device).background
 
-# %% ../nbs/21_cli.ipynb #c035
+# %% ../nbs/21_cli.ipynb #c036
 @app.command()
 def evaluate(
     ctx: typer.Context, # of the call
@@ -260,54 +271,10 @@ def evaluate(
     rows = {what: rows for what, (rows, _) in scores.items()}
     if csv: metrics.write_csv(csv, rows)
     if json:
-        files = {"input": [a for a, _ in pairs], "target": [b for _, b in pairs], "restored": saved}
-        files = {what: paths for what, paths in files.items() if paths and (what != "input" or what in scores)}
         settings = {name: str(value) for name, value in asked.items()} | {"protocol": protocol} | ({} if pred else {"task": task})
         weights = None if pred else weights_of(model or f"tiny-{task}")
-        metrics.write_json(json, metrics.report(rows, files, protocol, settings, weights))
-
-# %% ../nbs/21_cli.ipynb #c044
-def check_sizes(
-    paths: list[Path], # photographs
-    least: int, # side they must have
-) -> None:
-    "Raise one line if a photograph is too small to be cut"
-    from PIL import Image
-    for path in paths:
-        with Image.open(path) as image:
-            if min(image.size) < least: raise ValueError(f"{path} has {image.width} x {image.height} pixels: expected at least {least} x {least}")
+        metrics.write_json(json, metrics.report(rows, files_of(pairs, saved, "input" in rows), protocol, settings, weights))
 
 # %% ../nbs/21_cli.ipynb #c045
-@app.command()
-def train(
-    photographs: Annotated[Path, typer.Option(help="Folder of photographs without rain, at least 5, of at least 224 x 224 pixels.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run; if it holds an unfinished one, that is continued.")],
-    task: Annotated[str, typer.Option(help="What to remove; deraining is the only one so far.")] = "deraining",
-    rainy: Annotated[Path | None, typer.Option(help="Folder of photographs with rain, to add to the drawn rain; needs --clean.")] = None,
-    clean: Annotated[Path | None, typer.Option(help="Folder of the same photographs without rain, under the same names.")] = None,
-    steps: Annotated[int, typer.Option(min=20, help="Updates of the weights, each from 8 crops.")] = 5000,
-    seed: Annotated[int, typer.Option(help="Of weights, crops and rain.")] = 0,
-    vgg: Annotated[str | None, typer.Option(metavar="FILE", help="VGG-19 weights. [default: torchvision's, downloaded on first use]", show_default=False)] = None,
-) -> None:
-    """Train the small network on photographs with rain drawn on them.
-
-    OUT/best holds the weights that did best on the photographs kept apart: use them with `dmgn restore --model OUT/best`. Interrupt at any time; the same
-    command continues from the last checkpoint, which is written every three minutes."""
-    import torch
-    from dmgn.data import RainCrops, hold_out, images_in, pairs_in
-    from dmgn.model import DMGN, DMGNConfig
-    from dmgn.training import TrainConfig, train, validation_pairs
-    if task != "deraining": raise ValueError(f"cannot train for {task!r}: deraining is the only task whose noise can be drawn so far")
-    if (rainy is None) != (clean is None): raise ValueError("--rainy and --clean go together: give both or none")
-    config, found = TrainConfig(steps=steps, seed=seed), images_in(photographs)
-    pairs = pairs_in(rainy, clean) if rainy and clean else []
-    if len(found) < 5: raise ValueError(f"{photographs} holds {len(found)} photographs: expected at least 5")
-    check_sizes(found, 224), check_sizes([path for pair in pairs for path in pair], config.crop)
-    learn, validate = hold_out(found, min(40, len(found) // 5))
-    torch.manual_seed(seed)
-    network = DMGN(DMGNConfig.tiny(task), vgg_weights=vgg)
-    typer.echo(f"{'Continuing' if (out / 'checkpoint.pt').exists() else 'Starting'} in {out}: {len(learn)} photographs to learn from, "
-               f"{len(validate)} kept apart, {len(pairs)} pairs, {steps} steps")
-    crops = RainCrops(learn, pairs, steps * config.batch, config.crop, seed)
-    progress = train(network, crops, validation_pairs(validate), out, config)
-    typer.echo(f"Done: {progress['best']:.2f} dB on the photographs kept apart; the network is in {out / 'best'}")
+app.command("train")(train)
+app.add_typer(data_app, name="data")

@@ -33,9 +33,9 @@ from .images import show_images, written_whole
 from .losses import LossWeights, PatchDiscriminator, discriminator_loss, hinge_loss, joint_loss
 from .metrics import psnr
 from .model import DMGN, first_line
-from .synthesis import SYNTHESISERS, Scene, Synthesiser, add_reflection, ceilnet_reflection
+from .synthesis import SYNTHESISERS, Scene, Synthesiser, add_reflection, ceilnet_reflection, plnet_reflection
 
-# %% ../nbs/13_training.ipynb #c004
+# %% ../nbs/13_training.ipynb #c007
 @dataclass(frozen=True)
 class TrainConfig:
     "What a run depends on beside the network and the data; the defaults are the paper's, and ours where it is silent"
@@ -76,11 +76,11 @@ class TrainConfig:
         weights = LossWeights(perceptual=0.02, coarse_perceptual=0, adversarial=0)
         return cls(**(dict(steps=steps, learning_rate=2e-3, schedule="one-cycle", weights=weights, clip=1.0, workers=1) | changes))
 
-# %% ../nbs/13_training.ipynb #c005
+# %% ../nbs/13_training.ipynb #c008
 CHOICES = {"schedule": ("constant", "one-cycle"), "critic": ("hinge", "paper"), "precision": (None, "no", "bf16", "fp16")}
 FREE = ("save_minutes", "workers", "tracker") # fields that may change when a run is resumed
 
-# %% ../nbs/13_training.ipynb #c006
+# %% ../nbs/13_training.ipynb #c011
 def total_steps(
     config: TrainConfig, # epochs or steps
     samples: int, # in an epoch
@@ -89,7 +89,7 @@ def total_steps(
     "How long a run is"
     return config.steps or math.ceil(config.epochs * samples / (config.batch * config.accumulate * processes))
 
-# %% ../nbs/13_training.ipynb #c008
+# %% ../nbs/13_training.ipynb #c014
 def learning_schedule(
     optimizer: Optimizer, # whose learning rate is set
     config: TrainConfig, # the kind of schedule
@@ -97,9 +97,9 @@ def learning_schedule(
 ) -> LRScheduler: # to be stepped once an update
     "Constant, or up for a tenth of the run and down to nothing"
     if config.schedule == "constant": return LambdaLR(optimizer, lambda step: 1.0)
-    return OneCycleLR(optimizer, config.learning_rate, steps, pct_start=0.1)
+    return OneCycleLR(optimizer, config.learning_rate, steps, pct_start=min(0.75, max(0.1, 1.5 / steps))) # 0.1 of 10 steps would divide by zero
 
-# %% ../nbs/13_training.ipynb #c009
+# %% ../nbs/13_training.ipynb #c017
 def make_accelerator(
     config: TrainConfig, # precision, accumulation, tracker
     out: Path, # folder of the run
@@ -109,7 +109,7 @@ def make_accelerator(
                        project_config=ProjectConfiguration(project_dir=str(out), logging_dir=str(out)),
                        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)])
 
-# %% ../nbs/13_training.ipynb #c011
+# %% ../nbs/13_training.ipynb #c019
 class Run:
     "All that a run changes: networks, optimisers, schedules, average of the weights, progress"
     def __init__(self,
@@ -143,7 +143,7 @@ class Run:
         if self.accelerator.scaler is not None: found["scaler"] = self.accelerator.scaler
         return found | {f"{name} optimizer": o for name, o in self.optimizers.items()} | {f"{name} schedule": s for name, s in self.schedules.items()}
 
-# %% ../nbs/13_training.ipynb #c013
+# %% ../nbs/13_training.ipynb #c024
 def finite_sum(
     terms: dict[str, Tensor], # scalars
     step: int, # for the message
@@ -154,7 +154,7 @@ def finite_sum(
     name, term = next(((n, t) for n, t in terms.items() if not t.isfinite()), ("sum", total))
     raise FloatingPointError(f"step {step}: loss term {name} is {term.item()}; lower the learning rate and resume from the last checkpoint")
 
-# %% ../nbs/13_training.ipynb #c014
+# %% ../nbs/13_training.ipynb #c027
 def update(
     run: Run, # whose network learns
     name: str, # "generator" or "discriminator"
@@ -166,7 +166,7 @@ def update(
     run.optimizers[name].step()
     run.optimizers[name].zero_grad()
 
-# %% ../nbs/13_training.ipynb #c015
+# %% ../nbs/13_training.ipynb #c029
 def train_step(
     run: Run, # changed
     batch: tuple[Tensor, Tensor, Tensor], # mixture, background, noise (B, 3, H, W) in [-1, 1]
@@ -187,7 +187,7 @@ def train_step(
     if critic is not None: critic.requires_grad_(True)
     return {name: term.detach() for name, term in (terms | judged).items()}
 
-# %% ../nbs/13_training.ipynb #c017
+# %% ../nbs/13_training.ipynb #c039
 def batches(
     data: Dataset, # sample i is always the same, for any i
     config: TrainConfig, # batch size, workers
@@ -198,15 +198,18 @@ def batches(
     return DataLoader(Subset(data, range(first, last)), config.batch, num_workers=config.workers, prefetch_factor=4 if config.workers else None,
                       pin_memory=torch.cuda.is_available())
 
-# %% ../nbs/13_training.ipynb #c019
+# %% ../nbs/13_training.ipynb #c042
 def held_out_synthesiser(
     task: str, # "reflection", "deraining" or "dehazing"
-) -> Synthesiser: # for reflections another family than the one trained on
+) -> Synthesiser: # for reflections the published families, which we do not train on
     "The noise of the photographs held out"
-    if task == "reflection": return lambda scene, generator: add_reflection(scene.background, scene.other, generator, ceilnet_reflection(generator))
-    return SYNTHESISERS[task]
+    if task != "reflection": return SYNTHESISERS[task]
+    def published(scene: Scene, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        family = plnet_reflection if torch.rand((), generator=generator) < 0.5 else ceilnet_reflection
+        return add_reflection(scene.background, scene.other, generator, family(generator))
+    return published
 
-# %% ../nbs/13_training.ipynb #c020
+# %% ../nbs/13_training.ipynb #c043
 def training_data(
     task: str, # "reflection", "deraining" or "dehazing"
     photographs: list[Path], # clean
@@ -221,7 +224,7 @@ def training_data(
     drawn = SyntheticPairs(photographs, SYNTHESISERS[task], transform, seed, depths)
     return Mixture([(drawn, 1 - pair_share), (PairedPhotographs(pairs, transform, seed), pair_share)], seed) if pairs else drawn
 
-# %% ../nbs/13_training.ipynb #c022
+# %% ../nbs/13_training.ipynb #c046
 def validation_pairs(
     photographs: list[Path], # held out
     synthesise: Synthesiser, # of their noise
@@ -237,7 +240,7 @@ def validation_pairs(
         found.append(training_sample(mixture, background, layer))
     return found
 
-# %% ../nbs/13_training.ipynb #c023
+# %% ../nbs/13_training.ipynb #c047
 @torch.no_grad()
 def validate(
     run: Run, # whose network is judged
@@ -251,7 +254,7 @@ def validate(
         total += psnr(to_array(restored), to_array(pairs[i][1]), run.config.protocol)
     return float(a.reduce(torch.tensor(total, device=a.device, dtype=torch.float32), "sum")) / len(pairs)
 
-# %% ../nbs/13_training.ipynb #c024
+# %% ../nbs/13_training.ipynb #c048
 @torch.no_grad()
 def save_samples(
     run: Run, # whose network restores
@@ -268,7 +271,7 @@ def save_samples(
     path.parent.mkdir(exist_ok=True)
     with written_whole(path) as partial: show_images(rows, ["input", "coarse", "refined", "truth"], cols=4).save(partial, "PNG")
 
-# %% ../nbs/13_training.ipynb #c025
+# %% ../nbs/13_training.ipynb #c049
 def keep_best(
     run: Run, # gets the score
     validation: Sequence[tuple[Tensor, ...]], # see validation_pairs
@@ -284,7 +287,7 @@ def keep_best(
         run.progress["best"] = score
         run.best_weights.save_pretrained(out / "best")
 
-# %% ../nbs/13_training.ipynb #c027
+# %% ../nbs/13_training.ipynb #c052
 def save_checkpoint(
     run: Run, # to continue later
     path: Path, # of the file
@@ -297,7 +300,7 @@ def save_checkpoint(
         with written_whole(path) as partial: torch.save(state, partial)
     except (OSError, RuntimeError) as e: raise OSError(f"cannot write {path} ({first_line(e)}): is the disk full? The checkpoint before is as it was") from None
 
-# %% ../nbs/13_training.ipynb #c028
+# %% ../nbs/13_training.ipynb #c053
 def same_run(
     saved: dict[str, Any], # contents of a checkpoint
     run: Run, # that wants to continue it
@@ -309,7 +312,7 @@ def same_run(
         differing = [k for k in mine if k not in FREE and theirs.get(k) != mine[k]]
         if differing: raise ValueError(f"{path} is of a run with " + ", ".join(f"{k}={theirs.get(k)!r}, not {mine[k]!r}" for k in differing))
 
-# %% ../nbs/13_training.ipynb #c029
+# %% ../nbs/13_training.ipynb #c054
 def load_checkpoint(
     run: Run, # filled from the checkpoint
     path: Path, # of the file
@@ -327,7 +330,7 @@ def load_checkpoint(
     if torch.cuda.is_available() and "cuda" in saved["chance"]: torch.cuda.set_rng_state(saved["chance"]["cuda"])
     run.progress = saved["progress"]
 
-# %% ../nbs/13_training.ipynb #c031
+# %% ../nbs/13_training.ipynb #c057
 def start_run(
     model: DMGN, # to train
     data: Dataset, # to learn from
@@ -347,7 +350,7 @@ def start_run(
     accelerator.init_trackers("dmgn", {k: v for k, v in asdict(config).items() if isinstance(v, (int, float, str))})
     return run
 
-# %% ../nbs/13_training.ipynb #c032
+# %% ../nbs/13_training.ipynb #c058
 def steps_left(
     run: Run, # as far as it is
     data: Dataset, # to learn from
@@ -366,7 +369,7 @@ def steps_left(
         progress["step"] += 1
         yield terms
 
-# %% ../nbs/13_training.ipynb #c033
+# %% ../nbs/13_training.ipynb #c059
 def train(
     model: DMGN, # to train, from wherever its weights stand
     data: Dataset, # sample i is always the same: SyntheticPairs, PairedFolder, Mixture
@@ -393,7 +396,7 @@ def train(
     a.end_training()
     return progress
 
-# %% ../nbs/13_training.ipynb #c034
+# %% ../nbs/13_training.ipynb #c067
 #| eval: false
 if __name__ == "__main__" and __spec__ is not None: # accelerate launch -m dmgn.training --task ...
     import sys

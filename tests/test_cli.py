@@ -225,28 +225,51 @@ def test_evaluate_refuses_what_has_no_honest_average(run: Callable[..., Result],
     assert refused(run("evaluate", *arguments), message)
 
 
-def test_train_leaves_a_network_and_continues(run: Callable[..., Result]):
-    Path("sunny").mkdir()
-    for n in range(5): Image.fromarray(np.random.default_rng(n).integers(0, 256, (8, 8, 3), np.uint8)).resize((224, 224)).save(f"sunny/{n}.png")
+def noise_photographs(folder: str, count: int = 5, side: int = 224) -> None:
+    Path(folder).mkdir()
+    for n in range(count): Image.fromarray(np.random.default_rng(n).integers(0, 256, (8, 8, 3), np.uint8)).resize((side, side)).save(f"{folder}/{n}.png")
+
+
+SMALL = ["-o", "run", "--vgg", "random", "--crop", "32", "--batch", "1", "--workers", "0", "--tracker", "none"]
+
+
+@pytest.mark.parametrize("task", ["reflection", "deraining", "dehazing"])
+def test_train_leaves_a_network_for_any_task(run: Callable[..., Result], task: str):
+    noise_photographs("sunny")
+    result = run("train", "--task", task, "--train", "sunny", "--steps", "1", *SMALL)
+    assert result.exit_code == 0 and "Starting in run: 4 photographs and 0 pairs to learn from, 1 kept apart" in result.stdout
+    assert DMGN.from_pretrained("run/best").config.task == task
+    assert run("restore", "trip/a.png", "--task", task, "-o", "clean", "--model", "run/best").exit_code == 0
+
+
+def test_train_continues_with_the_same_only(run: Callable[..., Result]):
+    noise_photographs("sunny")
     pairs_of_cats(2, 64)
-    command = ["train", "--photographs", "sunny", "--rainy", "rainy", "--clean", "truth", "-o", "run", "--steps", "20", "--vgg", "random"]
+    command = ["train", "--task", "deraining", "--train", "sunny", "--pairs", "rainy", "truth", "--steps", "2", *SMALL]
     first = run(*command)
-    assert first.exit_code == 0 and "Starting in run: 4 photographs to learn from, 1 kept apart, 2 pairs, 20 steps" in first.stdout
+    assert first.exit_code == 0 and "4 photographs and 2 pairs to learn from" in first.stdout
     weights = Path("run/best/model.safetensors").read_bytes()
-    again = run(*command)
+    assert refused(run(*command), "run holds a run already")
+    again = run(*command, "--resume")
     assert again.exit_code == 0 and "Continuing in run" in again.stdout
+    assert refused(run(*command, "--resume", "--seed", "1"), "seed=0, not 1")
+    assert refused(run(*command, "--resume", "--pair-share", "0.5"), "was started with pair_share=0.3, not 0.5")
     assert Path("run/best/model.safetensors").read_bytes() == weights
-    assert refused(run(*command, "--seed", "1"), "use another folder")
-    assert run("restore", "trip/a.png", "-o", "clean", "--model", "run/best").exit_code == 0
+
+
+def test_train_on_pairs_alone_from_a_network(run: Callable[..., Result], network: str):
+    pairs_of_cats(5, 64)
+    result = run("train", "--task", "deraining", "--pairs", "rainy", "truth", "--model", network, "--steps", "1", *SMALL)
+    assert result.exit_code == 0 and "0 photographs and 4 pairs to learn from, 1 kept apart" in result.stdout
 
 
 @pytest.mark.parametrize("arguments, message", [
-    (["--photographs", "nowhere"], "no folder nowhere"), (["--photographs", "trip/day2"], "expected at least 5"), (["--photographs", "small"], "expected at least 224 x 224"),
-    (["--photographs", "small", "--rainy", "trip"], "--rainy and --clean go together"), (["--photographs", "small", "--task", "dehazing"], "cannot train for 'dehazing'")])
+    (["--train", "nowhere"], "no folder nowhere"), (["--train", "trip/day2"], "expected at least 5"), (["--train", "small"], "expected at least 224 x 224"),
+    ([], "nothing to learn from"), (["--train", "small", "--task", "denoising"], "no task 'denoising'"), (["--train", "small", "--preset", "large"], "no preset 'large'"),
+    (["--train", "small", "--val", "trip", "--crop", "64"], "expected at least"), (["--train", "small", "--val", "nowhere"], "no folder nowhere")])
 def test_train_refuses(run: Callable[..., Result], arguments: list[str], message: str):
-    Path("small").mkdir()
-    for n in range(5): Image.new("RGB", (50, 50)).save(f"small/{n}.png")
-    assert refused(run("train", "-o", "run", "--vgg", "random", *arguments), message)
+    noise_photographs("small", side=50)
+    assert refused(run("train", "--task", "deraining", "-o", "run", "--vgg", "random", *arguments), message)
     assert not Path("run").exists()
 
 

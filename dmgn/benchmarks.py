@@ -18,6 +18,7 @@ from PIL import Image
 
 from .data import IMAGE_SUFFIXES
 from .images import written_whole
+from .metrics import crop_centre
 
 # %% ../nbs/14_benchmarks.ipynb #c005
 @dataclass(frozen=True)
@@ -211,11 +212,10 @@ def open_pair(
 ) -> tuple[Image.Image, Image.Image]:  # RGB, of one size
     "A pair as the data set's protocol compares it; raises if sizes differ where it does not crop"
     with Image.open(pair[0]) as a, Image.open(pair[1]) as b: source, target = a.convert("RGB"), b.convert("RGB")
+    if benchmark(name).crops: target = crop_centre(target, source.size)
     if source.size == target.size: return source, target
     (w, h), (W, H) = source.size, target.size
-    if not benchmark(name).crops or w > W or h > H: raise ValueError(f"sizes differ: {pair[0]} has {w}x{h} pixels, {pair[1]} has {W}x{H}")
-    left, top = round((W - w) / 2), round((H - h) / 2)
-    return source, target.crop((left, top, left + w, top + h))
+    raise ValueError(f"sizes differ: {pair[0]} has {w}x{h} pixels, {pair[1]} has {W}x{H}")
 
 # %% ../nbs/14_benchmarks.ipynb #c043
 def as_bytes(

@@ -152,6 +152,7 @@ def train(
 
     OUT/best holds the weights that did best on the photographs kept apart: use them with `dmgn restore --model OUT/best`. A run may be interrupted at any
     time and continued with --resume and the same options. Several GPUs: `accelerate launch -m dmgn.training --task ...`."""
+    from accelerate import PartialState
     from dmgn.data import crops, depths_in
     from dmgn.model import TASKS
     from dmgn.training import held_out_synthesiser, train as run_training, training_data, validation_pairs
@@ -167,10 +168,12 @@ def train(
     check_sizes(judge, 224)
     if not short_sides: check_sizes(learn + [path for pair in pairs_learn for path in pair], crop)
     depths = depths_in(learn + judge, depth) if depth else {}
-    remember(dict(task=task, train=train, val=val, pairs=pairs, val_pairs=val_pairs, pair_share=pair_share, depth=depth, model=model, crop=crop, short_sides=short_sides), out, resume)
+    first = PartialState().is_main_process
+    if first: remember(dict(task=task, train=train, val=val, pairs=pairs, val_pairs=val_pairs, pair_share=pair_share, depth=depth, model=model,
+                            preset=preset, crop=crop, short_sides=short_sides, vgg=vgg), out, resume)
     data = training_data(task, learn, crops(crop, short_sides), pairs_learn, pair_share, depths, seed)
     validation = validation_pairs(judge, held_out_synthesiser(task), depths=depths) + read_pairs(pairs_judge)
     network = make_network(preset, task, model, vgg, seed)
-    typer.echo(f"{'Continuing' if resume else 'Starting'} in {out}: {len(learn)} photographs and {len(pairs_learn)} pairs to learn from, {len(validation)} kept apart")
+    if first: typer.echo(f"{'Continuing' if resume else 'Starting'} in {out}: {len(learn)} photographs and {len(pairs_learn)} pairs to learn from, {len(validation)} kept apart")
     progress = run_training(network, data, validation, out, config, resume)
-    typer.echo(f"Done: {progress['best']:.2f} dB on the photographs kept apart; the network is in {out / 'best'}")
+    if first: typer.echo(f"Done: {progress['best']:.2f} dB on the photographs kept apart; the network is in {out / 'best'}")

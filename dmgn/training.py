@@ -382,7 +382,8 @@ def train(
     out = Path(out)
     run, saved = start_run(model, data, out, config, resume), time.time()
     a, progress, left = run.accelerator, run.progress, run.steps - run.progress["step"]
-    for terms in tqdm(steps_left(run, data), total=run.steps, initial=progress["step"], mininterval=10, disable=not a.is_main_process) if left else ():
+    quiet = {} if a.is_main_process else {"disable": True}
+    for terms in tqdm(steps_left(run, data), total=run.steps, initial=progress["step"], mininterval=10, **quiet) if left else ():
         step, done = progress["step"], progress["step"] == run.steps
         if step % config.log_every == 0:
             values = {name: term.item() for name, term in terms.items()}

@@ -1,21 +1,42 @@
-"Makes dmgn/examples: photographs of scikit-image, reduced, and the same with rain of our own: python tools/make_examples.py [FOLDER]"
+"Makes dmgn/examples: photographs of scikit-image, reduced, and the same with noise of our own: python tools/make_examples.py [FOLDER]"
 import sys
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from skimage import data
+from torch import Tensor
 
 from dmgn.images import EXAMPLES
-from dmgn.synthesis import RainParameters, add_rain
+from dmgn.synthesis import HazeParameters, RainParameters, ReflectionParameters, add_haze, add_rain, add_reflection, random_depth
 
-# name: (photograph, size, seed, rain)
+
+@dataclass(frozen=True)
+class Recipe:
+    "What an example is made of"
+    photograph: Callable[[], np.ndarray] # of scikit-image
+    size: tuple[int, int] # width and height
+    rain: tuple[int, RainParameters] # seed, kind of rain
+    reflection: tuple[str, ReflectionParameters] # example that is reflected, window
+    haze: tuple[int, HazeParameters] # seed of the depth, kind of haze
+
+
 RECIPES = {
-    "cat": (data.chelsea, (328, 218), 1, RainParameters(density=0.18, length=22, sigma=0.7, opacity=0.42, angle=-12)),
-    "coffee": (data.coffee, (328, 218), 2, RainParameters(density=0.2, length=26, sigma=0.8, opacity=0.45, angle=8, layers=2)),
-    "astronaut": (data.astronaut, (272, 272), 3, RainParameters(density=0.2, length=18, sigma=0.65, opacity=0.45, angle=20)),
+    "cat": Recipe(data.chelsea, (328, 218),
+        rain=(1, RainParameters(density=0.18, length=22, sigma=0.7, opacity=0.42, angle=-12)),
+        reflection=("coffee", ReflectionParameters(sigma=2.0, strength=0.42, spread=0.5, centre=(0.4, 0.65))),
+        haze=(59, HazeParameters(beta=0.14, airlight=(0.8, 0.82, 0.85)))),
+    "coffee": Recipe(data.coffee, (328, 218),
+        rain=(2, RainParameters(density=0.2, length=26, sigma=0.8, opacity=0.45, angle=8, layers=2)),
+        reflection=("astronaut", ReflectionParameters(sigma=1.5, strength=0.35, ghost=0.3, ghost_shift=(2, 5), tint=(0.95, 1.0, 1.05))),
+        haze=(59, HazeParameters(beta=0.11, airlight=(0.82, 0.82, 0.82)))),
+    "astronaut": Recipe(data.astronaut, (272, 272),
+        rain=(3, RainParameters(density=0.2, length=18, sigma=0.65, opacity=0.45, angle=20)),
+        reflection=("cat", ReflectionParameters(sigma=1.8, strength=0.5, transmission=0.92, spread=0.7, centre=(0.6, 0.7))),
+        haze=(52, HazeParameters(beta=0.12, airlight=(0.8, 0.81, 0.83)))),
 }
 SOURCES = {
     "cat": "`chelsea`: Chelsea the cat. Photographer: Stefan van der Walt. [CC0](https://creativecommons.org/publicdomain/zero/1.0/).",
@@ -29,29 +50,63 @@ INTRODUCTION = """# The example photographs
 Written by `python tools/make_examples.py`, like the photographs themselves.
 
 Each `NAME.png` is a photograph that [scikit-image](https://scikit-image.org/docs/stable/api/skimage.data.html) ships, reduced with Pillow's
-Lanczos filter; the licences are those that scikit-image states. Each `NAME_rain.png` is the same with rain drawn by
-`dmgn.synthesis.add_rain`, and is under the same terms.
+Lanczos filter; the licences are those that scikit-image states. `NAME_rain.png`, `NAME_reflection.png` and `NAME_haze.png` are the same with
+noise drawn by `dmgn.synthesis`, and are under the same terms; in a `NAME_reflection.png` that goes for the reflected photograph, too.
 """
+
+
+def reduced(
+    name: str, # of a recipe
+    size: tuple[int, int], # width and height
+) -> Image.Image: # without noise
+    "A photograph, cut to the size's shape and reduced to it"
+    return ImageOps.fit(Image.fromarray(RECIPES[name].photograph()), size, Image.Resampling.LANCZOS)
+
+
+def as_floats(
+    image: Image.Image, # RGB
+) -> Tensor: # (3, H, W) in [0, 1]
+    "A photograph as dmgn.synthesis takes it"
+    return torch.tensor(np.asarray(image)).permute(2, 0, 1) / 255
 
 
 def make(
     name: str, # of a recipe
-) -> tuple[Image.Image, Image.Image]: # with rain, without
-    "One example"
-    photograph, size, seed, rain = RECIPES[name]
-    clean = Image.fromarray(photograph()).resize(size, Image.Resampling.LANCZOS)
-    background = torch.tensor(np.asarray(clean)).permute(2, 0, 1) / 255
-    mixture, _ = add_rain(background, torch.Generator().manual_seed(seed), rain)
-    return Image.fromarray((mixture * 255).round().byte().permute(1, 2, 0).numpy()), clean
+) -> dict[str, Image.Image]: # by the ending of the file's name
+    "A photograph without noise and with each kind of it"
+    recipe = RECIPES[name]
+    clean = Image.fromarray(recipe.photograph()).resize(recipe.size, Image.Resampling.LANCZOS)
+    background, (other, window) = as_floats(clean), recipe.reflection
+    def seeded(seed: int) -> torch.Generator: return torch.Generator().manual_seed(seed)
+    depth = random_depth(clean.height, clean.width, seeded(recipe.haze[0]))
+    mixtures = {"_rain": add_rain(background, seeded(recipe.rain[0]), recipe.rain[1]),
+                "_reflection": add_reflection(background, as_floats(reduced(other, recipe.size)), seeded(0), window),
+                "_haze": add_haze(background, seeded(0), depth, recipe.haze[1])}
+    drawn = {ending: Image.fromarray((mixture * 255).round().byte().permute(1, 2, 0).numpy()) for ending, (mixture, _) in mixtures.items()}
+    return {"": clean} | drawn
+
+
+def settings(
+    parameters: RainParameters | ReflectionParameters | HazeParameters, # of a recipe
+) -> str: # as Python
+    "The call that makes them"
+    return f"`{type(parameters).__name__}({', '.join(f'{key}={value}' for key, value in asdict(parameters).items())})`"
 
 
 def terms(
     name: str, # of a recipe
 ) -> str: # Markdown
-    "Source, licence, and how its rain was made"
-    _, (width, height), seed, rain = RECIPES[name]
-    parameters = ", ".join(f"{key}={value}" for key, value in asdict(rain).items())
-    return f"## {name}\n\n- Source: {SOURCES[name]}\n- Reduced to {width} x {height} pixels.\n- Rain: seed {seed}, `RainParameters({parameters})`.\n"
+    "Source, licence, and how its noise was made"
+    recipe = RECIPES[name]
+    (width, height), (rain_seed, rain), (other, window), (haze_seed, haze) = recipe.size, recipe.rain, recipe.reflection, recipe.haze
+    return f"""## {name}
+
+- Source: {SOURCES[name]}
+- Reduced to {width} x {height} pixels.
+- Rain: seed {rain_seed}, {settings(rain)}.
+- Reflection: of `{other}`, {settings(window)}.
+- Haze: `random_depth` of seed {haze_seed}, {settings(haze)}.
+"""
 
 
 def main(
@@ -60,8 +115,7 @@ def main(
     "Write all of them, and LICENSES.md"
     folder.mkdir(parents=True, exist_ok=True)
     for name in RECIPES:
-        for suffix, image in zip(("_rain", ""), make(name)):
-            image.save(folder / f"{name}{suffix}.png", optimize=True)
+        for ending, image in make(name).items(): image.save(folder / f"{name}{ending}.png", optimize=True)
     (folder / "LICENSES.md").write_text("\n".join([INTRODUCTION, *map(terms, RECIPES)]), encoding="utf-8")
 
 

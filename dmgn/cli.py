@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['app', 'Task', 'Model', 'Device', 'Tile', 'Out', 'one_line', 'OneLineErrors', 'show_version', 'main', 'outputs_of',
-           'plan', 'restore_photographs', 'demo', 'check_choice', 'pairs_to_score', 'files_of', 'weights_of',
+           'plan', 'restore_photographs', 'demo', 'demo_of', 'check_choice', 'pairs_to_score', 'files_of', 'weights_of',
            'check_reports', 'predictor', 'evaluate']
 
 # %% ../nbs/21_cli.ipynb #c003
@@ -49,9 +49,10 @@ app = typer.Typer(cls=OneLineErrors, no_args_is_help=True, add_completion=False,
       dmgn restore photo.jpg -o clean            remove rain from a photograph ...
       dmgn restore holiday/ -o clean --resume    ... or from a folder of them
       dmgn evaluate --benchmark rain100L --root DIR
-      dmgn train --photographs sunny -o runs/mine
+      dmgn train --task deraining --train sunny -o runs/mine
+      dmgn data list                             the data sets of the field, and where they are
 
-    A network for deraining comes with the package; --model names any other: a folder that training wrote,
+    Small networks come with the package; --model names any other: a folder that training wrote,
     a repository on the Hugging Face Hub, or one of the authors' checkpoint files. `dmgn COMMAND --help` says more.""")
 
 # %% ../nbs/21_cli.ipynb #c009
@@ -72,7 +73,7 @@ def main(
 
 # %% ../nbs/21_cli.ipynb #c012
 Task = Annotated[str, typer.Option(help="What to remove: deraining, reflection or dehazing.")]
-Model = Annotated[str | None, typer.Option(help="A folder, Hub repository or authors' checkpoint. [default: the bundled network of the task]", show_default=False)]
+Model = Annotated[str | None, typer.Option(help="A bundled name, folder, Hub repository or authors' checkpoint. [default: the bundled network of the task]", show_default=False)]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, mps, ... [default: a GPU if there is one]", show_default=False)]
 Tile = Annotated[int | None, typer.Option(help="Side of the tiles in pixels; smaller ones take less memory. [default: by size]", show_default=False)]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder to write to; made if missing.")]
@@ -119,7 +120,12 @@ def restore_photographs(
     tile: Tile = None, # side of the tiles
     resume: Annotated[bool, typer.Option("--resume", help="Skip photographs that are there already.")] = False,
 ) -> None:
-    """Restore photographs, each under its own name in the folder OUT.
+    """Remove rain, reflections or haze from photographs, each under its own name in the folder OUT.
+
+    \b
+      --task deraining     rain streaks (the default)
+      --task reflection    what a window pane reflects
+      --task dehazing      haze
 
     Format, EXIF data and colour profile are kept; photographs that lie on their side are written upright. An input is never overwritten. A file that cannot be
     restored is named at the end, and the exit code is then 1."""
@@ -139,22 +145,35 @@ def restore_photographs(
 def demo(
     out: Out, # folder to write to
 ) -> None:
-    "Restore the example photographs, and measure the result."
-    from dmgn.images import EXAMPLES, example
+    "Restore the example photographs with every bundled network, and measure the results."
+    from dmgn.restore import bundled_networks
+    out.mkdir(parents=True, exist_ok=True)
+    typer.echo("PSNR in dB and SSIM, compared with the photograph without noise:")
+    for task, name in bundled_networks().items():
+        protocol = "y" if task == "deraining" else "rgb"
+        typer.echo(f"{task} by {name}, protocol {protocol}")
+        demo_of(task, protocol, out)
+
+# %% ../nbs/21_cli.ipynb #c025
+def demo_of(
+    task: str, # that there is a network for
+    protocol: str, # of the numbers
+    out: Path, # existing folder
+) -> None:
+    "Restore the example photographs of one task, a line each"
+    from dmgn.images import EXAMPLES, NOISES, example
     from dmgn.metrics import evaluate_pair
     from dmgn.restore import load_network, restore_file
-    network = load_network("deraining")
-    out.mkdir(parents=True, exist_ok=True)
-    typer.echo("PSNR in dB and SSIM on luma (protocol y), compared with the photograph without rain:")
-    for source in sorted(EXAMPLES.glob("*_rain.png")):
-        name = source.stem.removesuffix("_rain")
-        given, target = out / source.name, out / f"{name}_restored.png"
+    network, noise = load_network(task), NOISES[task]
+    for source in sorted(EXAMPLES.glob(f"*_{noise}.png")):
+        given, target = out / source.name, out / f"{source.stem}_restored.png"
         shutil.copyfile(source, given)
-        (rainy, clean), restored = example(name), restore_file(given, target, model=network).background
-        before, after = evaluate_pair(rainy, clean), evaluate_pair(restored, clean)
+        noisy, clean = example(source.stem.removesuffix(f"_{noise}"), noise)
+        restored = restore_file(given, target, task=task, model=network).background
+        before, after = (evaluate_pair(picture, clean, protocol) for picture in (noisy, restored))
         typer.echo(f"  {given} {before.psnr:.2f} {before.ssim:.3f}  ->  {target} {after.psnr:.2f} {after.ssim:.3f}")
 
-# %% ../nbs/21_cli.ipynb #c028
+# %% ../nbs/21_cli.ipynb #c030
 def check_choice(
     inputs: Path | None, # folder of pictures to restore
     targets: Path | None, # folder of the truth
@@ -170,7 +189,7 @@ def check_choice(
         raise ValueError("nothing to score: expected --benchmark NAME --root DIR, --inputs DIR --targets DIR or --pred DIR --targets DIR")
     if pred and network: raise ValueError(f"--pred scores saved pictures and runs no network: leave out {' and '.join(network)}")
 
-# %% ../nbs/21_cli.ipynb #c030
+# %% ../nbs/21_cli.ipynb #c032
 def pairs_to_score(
     inputs: Path | None, # folder of pictures to restore
     targets: Path | None, # folder of the truth
@@ -183,7 +202,7 @@ def pairs_to_score(
     if benchmark: return benchmark_pairs(benchmark, root)
     return pairs_in(inputs, targets) if inputs else [(path, path) for path in by_stem(images_in(targets)).values()]
 
-# %% ../nbs/21_cli.ipynb #c031
+# %% ../nbs/21_cli.ipynb #c033
 def files_of(
     pairs: list[tuple[Path, Path]], # (input, target)
     saved: list[Path], # predictions, if they are files
@@ -192,7 +211,7 @@ def files_of(
     "What was compared"
     return ({"input": [a for a, _ in pairs]} if with_inputs else {}) | {"target": [b for _, b in pairs]} | ({"restored": saved} if saved else {})
 
-# %% ../nbs/21_cli.ipynb #c032
+# %% ../nbs/21_cli.ipynb #c034
 def weights_of(
     model: str, # bundled name, folder, checkpoint or Hub repository
 ) -> Path | None: # None: not a file of this computer that the user knows
@@ -201,7 +220,7 @@ def weights_of(
     places = PRETRAINED / model / "model.safetensors", Path(model) / "model.safetensors", Path(model)
     return next((path for path in places if path.is_file()), None)
 
-# %% ../nbs/21_cli.ipynb #c033
+# %% ../nbs/21_cli.ipynb #c035
 def check_reports(
     reports: list[Path], # files to write
     pictures: set[Path], # files that are scored
@@ -212,7 +231,7 @@ def check_reports(
         if path.resolve() in {picture.resolve() for picture in pictures}: raise ValueError(f"{path} is one of the pictures and would be overwritten: choose another name")
     if len({path.resolve() for path in reports}) < len(reports): raise ValueError(f"{reports[0]} is asked for as CSV and as JSON: choose another name for one")
 
-# %% ../nbs/21_cli.ipynb #c034
+# %% ../nbs/21_cli.ipynb #c036
 def predictor(
     saved: list[Path], # predictions in the inputs' order; none: restore
     task: str, # what to remove
@@ -227,7 +246,7 @@ def predictor(
     if saved: return lambda image: read_picture(next(waiting))
     return lambda image: restore(image, task, network, tile, device).background
 
-# %% ../nbs/21_cli.ipynb #c036
+# %% ../nbs/21_cli.ipynb #c038
 @app.command()
 def evaluate(
     ctx: typer.Context, # of the call
@@ -255,6 +274,7 @@ def evaluate(
     Prints means of PSNR and SSIM (LMSE and NCC too with protocol rgb-per-channel) for the inputs as they are and as restored. A result that is missing, left
     over or of another size is an error."""
     from dmgn import benchmarks, metrics
+    from dmgn.restore import bundled_networks
     asked = {name: value for name, value in ctx.params.items() if value not in (None, False)}
     check_choice(inputs, targets, pred, benchmark, root, [f"--{name}" for name in ("task", "model", "device", "tile") if name in asked])
     test_set, pairs = benchmarks.benchmark(benchmark) if benchmark else None, pairs_to_score(inputs, targets, benchmark, root)
@@ -272,9 +292,9 @@ def evaluate(
     if csv: metrics.write_csv(csv, rows)
     if json:
         settings = {name: str(value) for name, value in asked.items()} | {"protocol": protocol} | ({} if pred else {"task": task})
-        weights = None if pred else weights_of(model or f"tiny-{task}")
+        weights = None if pred else weights_of(model or bundled_networks()[task])
         metrics.write_json(json, metrics.report(rows, files_of(pairs, saved, "input" in rows), protocol, settings, weights))
 
-# %% ../nbs/21_cli.ipynb #c045
+# %% ../nbs/21_cli.ipynb #c047
 app.command("train")(train)
 app.add_typer(data_app, name="data")

@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['SUBFOLDERS', 'DESCRIPTIONS', 'descriptions', 'read_photograph', 'from_array', 'from_tensor', 'check_range',
-           'as_photograph', 'eight_bits', 'in_mode_of', 'load_network', 'pick_device', 'tile_weights', 'pick_tile',
-           'run_tiled', 'Restoration', 'restore', 'save_like', 'restore_file']
+           'as_photograph', 'eight_bits', 'in_mode_of', 'bundled_networks', 'on_hub', 'load_network', 'pick_device',
+           'tile_weights', 'pick_tile', 'run_tiled', 'Restoration', 'restore', 'save_like', 'restore_file']
 
 # %% ../nbs/20_restore.ipynb #c002
 import io
+import json
 import math
 import warnings
 from dataclasses import dataclass, field
@@ -17,12 +18,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from huggingface_hub import file_exists, try_to_load_from_cache
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from tqdm import tqdm
 
-from .images import to_pil, to_tensor, written_whole
+from .images import PRETRAINED, to_pil, to_tensor, written_whole
 from .model import DMGN, TASKS, DMGNConfig, DMGNOutput, bundled, first_line, mask_names
 
 # %% ../nbs/20_restore.ipynb #c005
@@ -39,7 +41,7 @@ def descriptions(
         if tag in exif: kept[tag] = exif.get_ifd(tag) if tag in SUBFOLDERS else exif[tag]
     return kept.tobytes() if len(kept) else b""
 
-# %% ../nbs/20_restore.ipynb #c007
+# %% ../nbs/20_restore.ipynb #c009
 def read_photograph(
     path: str | Path, # of a file that Pillow can read
 ) -> Image.Image: # upright, in its own mode, with its format
@@ -58,7 +60,7 @@ def read_photograph(
         except Exception as e: raise ValueError(f"{path} cannot be read as a photograph: {first_line(e)}") from None
     return upright
 
-# %% ../nbs/20_restore.ipynb #c010
+# %% ../nbs/20_restore.ipynb #c012
 def from_array(
     array: np.ndarray, # (H, W), (H, W, 3) or (H, W, 4): uint8 or floats in [0, 1]; (H, W) also uint16
 ) -> Image.Image: # "L", "RGB", "RGBA" or "I;16"
@@ -71,7 +73,7 @@ def from_array(
         array = (array * 255).round().astype(np.uint8)
     return Image.fromarray(np.ascontiguousarray(array))
 
-# %% ../nbs/20_restore.ipynb #c011
+# %% ../nbs/20_restore.ipynb #c013
 def from_tensor(
     tensor: Tensor, # (3, H, W) or (1, 3, H, W), floats in [-1, 1]
 ) -> Image.Image: # "RGB"
@@ -81,7 +83,7 @@ def from_tensor(
     check_range(float(tensor.min()), float(tensor.max()), -1, 1, "a tensor")
     return to_pil(tensor)
 
-# %% ../nbs/20_restore.ipynb #c012
+# %% ../nbs/20_restore.ipynb #c014
 def check_range(
     least: float, # value found
     largest: float, # value found
@@ -93,7 +95,7 @@ def check_range(
     if not (least >= low - 1e-4 and largest <= high + 1e-4):
         raise ValueError(f"{what} must lie in [{low}, {high}], not in [{least:.4g}, {largest:.4g}]")
 
-# %% ../nbs/20_restore.ipynb #c013
+# %% ../nbs/20_restore.ipynb #c015
 def as_photograph(
     image: str | Path | Image.Image | np.ndarray | Tensor, # path, PIL image, array (uint8 or [0, 1]) or tensor in [-1, 1]
 ) -> Image.Image: # upright, in its own mode
@@ -104,7 +106,7 @@ def as_photograph(
     if isinstance(image, Tensor): return from_tensor(image)
     raise ValueError(f"a photograph must be a path, a PIL image, an array or a tensor, not {type(image).__name__}")
 
-# %% ../nbs/20_restore.ipynb #c016
+# %% ../nbs/20_restore.ipynb #c018
 def eight_bits(
     photograph: Image.Image, # in any mode
 ) -> Image.Image: # in a mode of 8 bits a channel; 65535 becomes 255
@@ -115,7 +117,7 @@ def eight_bits(
         raise ValueError(f"a photograph of mode {photograph.mode} must have integers from 0 to 65535: expected 8 or 16 bits a channel")
     return Image.fromarray((values.astype(np.float32) / 257).round().astype(np.uint8))
 
-# %% ../nbs/20_restore.ipynb #c017
+# %% ../nbs/20_restore.ipynb #c019
 def in_mode_of(
     photograph: Image.Image, # of 8 bits a channel
     restored: Image.Image, # RGB, of the same size
@@ -126,24 +128,39 @@ def in_mode_of(
         restored.putalpha(photograph.convert("RGBA").getchannel("A"))
     return restored
 
-# %% ../nbs/20_restore.ipynb #c020
+# %% ../nbs/20_restore.ipynb #c022
+def bundled_networks() -> dict[str, str]: # task: name
+    "The networks that come with the package, by what they remove"
+    found = {json.loads((PRETRAINED / name / "config.json").read_text())["task"]: name for name in bundled()}
+    return {task: found[task] for task in TASKS if task in found}
+
+# %% ../nbs/20_restore.ipynb #c025
+def on_hub(
+    name: str, # "user/repository"
+) -> bool: # False, too, if the Hub is out of reach
+    "Is there a network on the Hub, or was it downloaded before?"
+    try: return isinstance(try_to_load_from_cache(name, "config.json"), str) or file_exists(name, "config.json")
+    except Exception: return False # whatever the connection raises, there is nothing to load
+
+# %% ../nbs/20_restore.ipynb #c027
 def load_network(
     task: str = "deraining", # "reflection", "deraining" or "dehazing"
     model: DMGN | str | Path | None = None, # a network, bundled name, folder, Hub repository or authors' checkpoint; None: the bundled one
 ) -> DMGN: # in evaluation mode
     "The network for a task, or one line saying why there is none"
     if task not in TASKS: raise ValueError(f"no task {task!r}: expected one of {', '.join(TASKS)}")
-    if model is None and (model := f"tiny-{task}") not in bundled():
-        raise FileNotFoundError(f"no network for {task} comes with this package (only {', '.join(bundled())}): name one with `model`")
+    if model is None and (model := bundled_networks().get(task)) is None:
+        raise FileNotFoundError(f"no network for {task} comes with this package (only {', '.join(bundled()) or 'none'}): name one with `model`")
     if not isinstance(model, DMGN):
+        nowhere = FileNotFoundError(f"no network {model}: there is no such folder, and the Hub has none or is out of reach")
+        if isinstance(model, str) and "/" in model and not Path(model).exists() and not on_hub(model): raise nowhere
         try: model = DMGN.from_released(model, task) if Path(model).is_file() else DMGN.from_pretrained(model)
-        except (HfHubHTTPError, LocalEntryNotFoundError, ConnectionError):
-            raise FileNotFoundError(f"no network {model}: there is no such folder, and the Hub has none or is out of reach") from None
+        except (HfHubHTTPError, LocalEntryNotFoundError, ConnectionError): raise nowhere from None
     if model.config.task not in (None, task):
         raise ValueError(f"this network was trained for {model.config.task}, not for {task}")
     return model.eval()
 
-# %% ../nbs/20_restore.ipynb #c022
+# %% ../nbs/20_restore.ipynb #c030
 def pick_device(
     device: str | torch.device | None = None, # None: a GPU if there is one
 ) -> torch.device: # that works
@@ -153,7 +170,7 @@ def pick_device(
     try: return torch.empty(0, device=device).device
     except (RuntimeError, AssertionError, NotImplementedError) as e: raise ValueError(f"cannot run on {str(device)!r}: {first_line(e)}") from None
 
-# %% ../nbs/20_restore.ipynb #c025
+# %% ../nbs/20_restore.ipynb #c033
 def tile_weights(
     length: int, # of the photograph along this axis
     side: int, # of a tile, a multiple of 16
@@ -169,7 +186,7 @@ def tile_weights(
     rise = torch.sin(math.pi / 2 * (2 * distance / overlap + 0.5).clamp(0, 1)) ** 2
     return [(a, (rise[i] - rise[i + 1])[a:b]) for i, (a, b) in enumerate(zip(starts, stops))]
 
-# %% ../nbs/20_restore.ipynb #c029
+# %% ../nbs/20_restore.ipynb #c037
 def pick_tile(
     size: tuple[int, int], # width and height of the photograph
     config: DMGNConfig, # of the network
@@ -181,7 +198,7 @@ def pick_tile(
     if tile is None: tile = max(size) if size[0] * size[1] <= affordable else max(64, math.isqrt(affordable // 2))
     return max(64, math.ceil(tile / 16) * 16)
 
-# %% ../nbs/20_restore.ipynb #c031
+# %% ../nbs/20_restore.ipynb #c039
 @torch.inference_mode()
 def run_tiled(
     network: DMGN, # on the device
@@ -203,7 +220,7 @@ def run_tiled(
             sums[n][here] += part.cpu() * (down[:, None] * across)
     return DMGNOutput(*map(sums.get, range(5)), [m.cpu() for m in out.masks] if len(places) == 1 else [])
 
-# %% ../nbs/20_restore.ipynb #c033
+# %% ../nbs/20_restore.ipynb #c041
 @dataclass
 class Restoration:
     "What `restore` returns; in a notebook it shows input and result side by side"
@@ -224,7 +241,7 @@ class Restoration:
         page.quantize(256).save(buffer := io.BytesIO(), "png")
         return buffer.getvalue()
 
-# %% ../nbs/20_restore.ipynb #c034
+# %% ../nbs/20_restore.ipynb #c042
 def restore(
     image: str | Path | Image.Image | np.ndarray | Tensor, # path, PIL image, array (uint8 or [0, 1]) or tensor in [-1, 1]
     task: str = "deraining", # what to remove: "reflection", "deraining" or "dehazing"
@@ -242,7 +259,7 @@ def restore(
     return Restoration(photograph, in_mode_of(photograph, background), coarse, noise, out.separator_mask,
                        out.noise_distribution_map, dict(zip(mask_names(network.config), out.masks)))
 
-# %% ../nbs/20_restore.ipynb #c046
+# %% ../nbs/20_restore.ipynb #c056
 def save_like(
     image: Image.Image, # to write
     original: Image.Image, # as it was read, with its format
@@ -257,7 +274,7 @@ def save_like(
     path.parent.mkdir(parents=True, exist_ok=True)
     with written_whole(path) as partial: image.save(partial, kind, quality=95, subsampling=0, **kept)
 
-# %% ../nbs/20_restore.ipynb #c047
+# %% ../nbs/20_restore.ipynb #c057
 def restore_file(
     source: str | Path, # of a photograph
     target: str | Path, # where to write the result; must not be the source

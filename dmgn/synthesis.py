@@ -135,7 +135,7 @@ def ceilnet_reflection(
     sigma = 2 + 3 * float(torch.rand((), generator=generator))
     return ReflectionParameters(sigma=sigma, kernel=11, transmission=1, overflow=1.3, channelwise=False, linear=False)
 
-# %% ../nbs/10_synthesis.ipynb #c050
+# %% ../nbs/10_synthesis.ipynb #c052
 def too_faint(
     mixture: Tensor,  # (3, H, W) in [0, 1]
     background: Tensor,  # (3, H, W) in [0, 1]
@@ -144,7 +144,7 @@ def too_faint(
     "Is there too little to see?"
     return bool(background.mean() / 2 > reflected.mean() or min(background.max(), reflected.max()) < 0.15 or mixture.max() < 0.1)
 
-# %% ../nbs/10_synthesis.ipynb #c053
+# %% ../nbs/10_synthesis.ipynb #c057
 def random_reflection(
     generator: torch.Generator,  # source of randomness
 ) -> ReflectionParameters:  # from sharp to blurred, from faint to blinding
@@ -162,7 +162,7 @@ def random_reflection(
         tint=tuple((0.85 + 0.3 * torch.rand(3, generator=generator)).tolist()),
         linear=u[13] < 0.75)
 
-# %% ../nbs/10_synthesis.ipynb #c063
+# %% ../nbs/10_synthesis.ipynb #c067
 @dataclass(frozen=True)
 class RainParameters:
     "One kind of rain"
@@ -183,7 +183,7 @@ class RainParameters:
         if not (0 <= self.opacity < 1 and 0 <= self.brightness <= 1):
             raise ValueError(f"rain needs opacity in [0, 1) and brightness in [0, 1], not {self}")
 
-# %% ../nbs/10_synthesis.ipynb #c066
+# %% ../nbs/10_synthesis.ipynb #c070
 def _uniform(
     low: float,  # smallest value
     high: float,  # largest value
@@ -193,7 +193,7 @@ def _uniform(
     "Uniform random numbers"
     return torch.rand(shape, generator=generator) * (high - low) + low
 
-# %% ../nbs/10_synthesis.ipynb #c067
+# %% ../nbs/10_synthesis.ipynb #c071
 def draw_streaks(
     height: int,  # of the picture
     width: int,  # of the picture
@@ -218,7 +218,7 @@ def draw_streaks(
         opacity=(rain.opacity * near[2, layer] * strength).clamp(max=0.95),
         end=_uniform(1.5, 6.0, n, generator))
 
-# %% ../nbs/10_synthesis.ipynb #c069
+# %% ../nbs/10_synthesis.ipynb #c073
 def streak_opacity(
     along: Tensor,  # distance from the streak's middle, along it
     across: Tensor,  # distance from the streak's axis
@@ -228,7 +228,7 @@ def streak_opacity(
     ends = (1 - (2 * along / streak["length"]).abs() ** streak["end"]).clamp(min=0)
     return streak["opacity"] * ends * torch.exp(-across ** 2 / (2 * streak["sigma"] ** 2))
 
-# %% ../nbs/10_synthesis.ipynb #c070
+# %% ../nbs/10_synthesis.ipynb #c074
 def draw_thickness(
     height: int,  # of the picture
     width: int,  # of the picture
@@ -249,7 +249,7 @@ def draw_thickness(
     index = (rows * width + columns)[inside].long()
     return layer.index_add(0, index, -torch.log1p(-opacity[inside])).view(height, width)
 
-# %% ../nbs/10_synthesis.ipynb #c075
+# %% ../nbs/10_synthesis.ipynb #c079
 def rain_layer(
     height: int,  # of the picture
     width: int,  # of the picture
@@ -265,7 +265,7 @@ def rain_layer(
     layer = rain.brightness * (1 - torch.exp(-draw_thickness(height, width, streaks)))
     return (layer.T if flat else layer)[None].contiguous()
 
-# %% ../nbs/10_synthesis.ipynb #c091
+# %% ../nbs/10_synthesis.ipynb #c095
 def random_rain(
     generator: torch.Generator,  # source of randomness
 ) -> RainParameters:  # anything from nearly nothing to a downpour
@@ -284,7 +284,7 @@ def random_rain(
         brightness=0.8 + 0.2 * u[9],
         screen=bool(torch.rand((), generator=generator) < 0.15))
 
-# %% ../nbs/10_synthesis.ipynb #c094
+# %% ../nbs/10_synthesis.ipynb #c098
 def add_rain(
     background: Tensor,  # (3, H, W) in [0, 1]
     generator: torch.Generator,  # source of randomness
@@ -297,7 +297,7 @@ def add_rain(
     mixture = background + layer * (1 - background) if rain.screen else background + layer
     return mixture.clamp(0, 1), layer
 
-# %% ../nbs/10_synthesis.ipynb #c106
+# %% ../nbs/10_synthesis.ipynb #c110
 @dataclass(frozen=True)
 class HazeParameters:
     "One kind of haze"
@@ -308,7 +308,7 @@ class HazeParameters:
         if not self.beta >= 0 or not all(0 <= a <= 1 for a in self.airlight):
             raise ValueError(f"haze needs beta of at least 0 and airlight in [0, 1], not {self}")
 
-# %% ../nbs/10_synthesis.ipynb #c111
+# %% ../nbs/10_synthesis.ipynb #c115
 def depth_from_disparity(
     disparity: Tensor,  # (1, H, W) in pixels; 0 or infinite: unknown
     focal_baseline: float,  # focal length in pixels times baseline in metres
@@ -319,7 +319,7 @@ def depth_from_disparity(
     if not known.any(): raise ValueError("disparity has no known pixel: expected values above 0")
     return focal_baseline / torch.where(known, disparity, disparity[known].min())
 
-# %% ../nbs/10_synthesis.ipynb #c116
+# %% ../nbs/10_synthesis.ipynb #c120
 def random_depth(
     height: int,  # of the picture
     width: int,  # of the picture
@@ -338,7 +338,7 @@ def random_depth(
     share = near + (far - near) * (total[0] - low) / (high - low).clamp(min=1e-6)
     return nearest + (farthest - nearest) * share
 
-# %% ../nbs/10_synthesis.ipynb #c121
+# %% ../nbs/10_synthesis.ipynb #c125
 def random_haze(
     generator: torch.Generator,  # source of randomness
 ) -> HazeParameters:  # from a breath to a wall
@@ -347,7 +347,7 @@ def random_haze(
     colour = (0.4 + 0.6 * level) * (1 + 0.04 * cast * torch.randn(3, generator=generator))
     return HazeParameters(beta=0.02 * 16 ** thickness, airlight=tuple(colour.clamp(0, 1).tolist()))
 
-# %% ../nbs/10_synthesis.ipynb #c124
+# %% ../nbs/10_synthesis.ipynb #c128
 def add_haze(
     background: Tensor,  # J (3, H, W) in [0, 1]
     generator: torch.Generator,  # source of randomness
@@ -365,14 +365,14 @@ def add_haze(
     layer = torch.tensor(haze.airlight)[:, None, None] * (1 - transmission)
     return background * transmission + layer, layer
 
-# %% ../nbs/10_synthesis.ipynb #c140
+# %% ../nbs/10_synthesis.ipynb #c144
 class Scene(NamedTuple):
     "What a mixture is made of"
     background: Tensor  # (3, H, W) in [0, 1]
     other: Tensor | None = None  # another photograph, of the same shape, in [0, 1]
     depth: Tensor | None = None  # of the background, (1, H, W) in metres
 
-# %% ../nbs/10_synthesis.ipynb #c141
+# %% ../nbs/10_synthesis.ipynb #c145
 def _behind_glass(
     scene: Scene,  # with another photograph
     generator: torch.Generator,  # source of randomness
@@ -394,7 +394,7 @@ def _in_haze(
     "A scene with `random_haze`"
     return add_haze(scene.background, generator, scene.depth)
 
-# %% ../nbs/10_synthesis.ipynb #c142
+# %% ../nbs/10_synthesis.ipynb #c146
 Synthesiser = Callable[[Scene, torch.Generator], tuple[Tensor, Tensor]]  # mixture (3, H, W) and noise layer (1 or 3, H, W), in [0, 1]
 
 SYNTHESISERS: dict[str, Synthesiser] = {"reflection": _behind_glass, "deraining": _in_rain, "dehazing": _in_haze}

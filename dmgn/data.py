@@ -40,7 +40,7 @@ def images_in(
     if not found: raise FileNotFoundError(f"no photographs in {folder}: expected {', '.join(sorted(IMAGE_SUFFIXES))} files")
     return found
 
-# %% ../nbs/11_data.ipynb #c012
+# %% ../nbs/11_data.ipynb #c014
 def by_stem(
     paths: list[Path], # of one folder
 ) -> dict[str, Path]: # by name without suffix
@@ -50,7 +50,7 @@ def by_stem(
         raise ValueError(f"{paths[0].parent} has two photographs named {Path(twice[0]).stem}: {twice[0]} and {found[Path(twice[0]).stem].name}")
     return found
 
-# %% ../nbs/11_data.ipynb #c013
+# %% ../nbs/11_data.ipynb #c015
 def partners(
     inputs: dict[str, Path], # photographs with noise
     targets: dict[str, Path], # the same without
@@ -61,7 +61,7 @@ def partners(
         raise ValueError(f"{len(alone)} photographs have no partner in {where}: {', '.join(alone[:3])}")
     return [(inputs[stem], targets[stem]) for stem in sorted(inputs)]
 
-# %% ../nbs/11_data.ipynb #c014
+# %% ../nbs/11_data.ipynb #c016
 def pairs_in(
     inputs: str | Path, # folder of photographs with noise
     targets: str | Path, # folder of the same without, under the same names but for the suffix
@@ -69,7 +69,7 @@ def pairs_in(
     "Pairs of photographs by name; raises if one has no partner or more than one"
     return partners(by_stem(images_in(inputs)), by_stem(images_in(targets)), f"{inputs} and {targets}")
 
-# %% ../nbs/11_data.ipynb #c017
+# %% ../nbs/11_data.ipynb #c019
 def pairs_by_suffix(
     folder: str | Path, # of photographs with and without noise
     input_suffix: str, # how names of photographs with noise end, before the dot
@@ -84,7 +84,7 @@ def pairs_by_suffix(
         found[suffix] = {stem.removesuffix(suffix): rest.pop(stem) for stem in stems}
     return partners(found[input_suffix], found[target_suffix], f"{folder} with the endings {input_suffix!r} and {target_suffix!r}")
 
-# %% ../nbs/11_data.ipynb #c021
+# %% ../nbs/11_data.ipynb #c023
 def hold_out(
     paths: list[Path], # sorted
     count: int = 40, # how many to keep for validation
@@ -94,7 +94,7 @@ def hold_out(
     kept = paths[:: len(paths) // count][:count]
     return [p for p in paths if p not in kept], kept
 
-# %% ../nbs/11_data.ipynb #c024
+# %% ../nbs/11_data.ipynb #c026
 def read_bytes(
     path: Path, # of a photograph
 ) -> Tensor: # (3, H, W), uint8
@@ -105,7 +105,7 @@ def read_bytes(
     if upright.mode[0] in "IF": raise ValueError(f"{path} has more than 8 bits a channel: convert it first")
     return torch.from_numpy(np.array(upright.convert("RGB"))).permute(2, 0, 1)
 
-# %% ../nbs/11_data.ipynb #c027
+# %% ../nbs/11_data.ipynb #c029
 def size_of(
     path: Path, # of a photograph
 ) -> tuple[int, int]: # width and height when upright
@@ -116,7 +116,7 @@ def size_of(
             return image.size[::-1] if lying else image.size
     except Exception as error: raise OSError(f"{path} cannot be read as a photograph: {error}") from None
 
-# %% ../nbs/11_data.ipynb #c032
+# %% ../nbs/11_data.ipynb #c034
 def check_pairs(
     pairs: list[tuple[Path, Path]], # input and target
 ) -> dict[Path, tuple[int, int]]: # width and height of every photograph
@@ -127,7 +127,7 @@ def check_pairs(
     if wrong: raise ValueError(f"{len(wrong)} pairs differ in size: {', '.join(wrong[:3])}; expected both photographs of a pair to be of one size")
     return sizes
 
-# %% ../nbs/11_data.ipynb #c035
+# %% ../nbs/11_data.ipynb #c037
 class Remembered(dict):
     "Photographs by path, read when first asked for"
     def __missing__(self,
@@ -136,7 +136,7 @@ class Remembered(dict):
         self[path] = read_bytes(path)
         return self[path]
 
-# %% ../nbs/11_data.ipynb #c036
+# %% ../nbs/11_data.ipynb #c038
 def reader(
     paths: list[Path], # of photographs
     megabytes: int = 1000, # that may be kept in memory
@@ -145,7 +145,7 @@ def reader(
     total = sum(3 * width * height for width, height in map(size_of, set(paths)))
     return Remembered().__getitem__ if total < megabytes * 1e6 else read_bytes
 
-# %% ../nbs/11_data.ipynb #c039
+# %% ../nbs/11_data.ipynb #c041
 def training_sample(
     mixture: Tensor, # (3, H, W) in [0, 1]
     background: Tensor, # (3, H, W) in [0, 1]
@@ -155,7 +155,7 @@ def training_sample(
     layer = (mixture - background).clamp(0, 1) if layer is None else layer.expand_as(background)
     return tuple(x * 2 - 1 for x in (mixture, background, layer))
 
-# %% ../nbs/11_data.ipynb #c044
+# %% ../nbs/11_data.ipynb #c046
 def crops(
     side: int, # of the crop
     short_sides: tuple[int, int] | None = None, # smallest and largest short side photographs are resized to; None: as they are
@@ -166,7 +166,7 @@ def crops(
     resize = [v2.RandomShortestSize(list(range(max(short_sides[0], side + 1), short_sides[1] + 1)), antialias=True)] if short_sides else [] # it rounds down
     return v2.Compose([*resize, v2.RandomCrop(side), v2.RandomHorizontalFlip()])
 
-# %% ../nbs/11_data.ipynb #c047
+# %% ../nbs/11_data.ipynb #c049
 def jointly(
     transform: Callable[..., Any], # of torchvision.transforms.v2, drawing from torch's generator
     images: list[Tensor], # (C, H, W) each, of one height and width
@@ -178,7 +178,7 @@ def jointly(
         found = transform(*[tv_tensors.Image(image) for image in images])
     return [image.as_subclass(Tensor) for image in (found if len(images) > 1 else [found])]
 
-# %% ../nbs/11_data.ipynb #c056
+# %% ../nbs/11_data.ipynb #c058
 def check_room(
     transform: Callable[..., Any], # see crops
     sizes: dict[Path, tuple[int, int]], # width and height of every photograph
@@ -191,14 +191,14 @@ def check_room(
         try: jointly(transform, [torch.zeros(3, height, width, dtype=torch.uint8)], torch.Generator())
         except ValueError as error: raise ValueError(f"{path}, {width}x{height}, is too small for the crop: {error}") from None
 
-# %% ../nbs/11_data.ipynb #c058
+# %% ../nbs/11_data.ipynb #c060
 def as_floats(
     image: Tensor, # bytes or floats
 ) -> Tensor: # bytes in [0, 1], floats as they are
     "Bytes to floats"
     return image / 255 if image.dtype == torch.uint8 else image
 
-# %% ../nbs/11_data.ipynb #c061
+# %% ../nbs/11_data.ipynb #c063
 def sample_generator(
     seed: int, # of the run
     index: int, # of the sample
@@ -207,7 +207,7 @@ def sample_generator(
     start = int(np.random.SeedSequence(seed).generate_state(1)[0])
     return torch.Generator().manual_seed((start + index) % 2 ** 32)
 
-# %% ../nbs/11_data.ipynb #c066
+# %% ../nbs/11_data.ipynb #c068
 def shuffled(
     index: int, # of the sample; as many in a row as there are photographs are an epoch
     count: int, # of photographs
@@ -217,7 +217,7 @@ def shuffled(
     epoch, place = divmod(index, count)
     return int(np.random.default_rng((seed, epoch)).permutation(count)[place])
 
-# %% ../nbs/11_data.ipynb #c069
+# %% ../nbs/11_data.ipynb #c071
 class PairedPhotographs(Dataset):
     "Crops of photographs with and without noise; sample `i` depends on seed and `i` alone, and `i` may exceed the length"
     def __init__(self,
@@ -238,7 +238,7 @@ class PairedPhotographs(Dataset):
         images = jointly(self.transform, [self.read(path) for path in pair], sample_generator(self.seed, index))
         return training_sample(*map(as_floats, images))
 
-# %% ../nbs/11_data.ipynb #c070
+# %% ../nbs/11_data.ipynb #c072
 class PairedFolder(PairedPhotographs):
     "The pairs of two folders, or of one in which names end in two ways"
     def __init__(self,
@@ -249,7 +249,7 @@ class PairedFolder(PairedPhotographs):
     ):
         super().__init__(pairs_by_suffix(inputs, *targets) if isinstance(targets, tuple) else pairs_in(inputs, targets), transform, seed)
 
-# %% ../nbs/11_data.ipynb #c076
+# %% ../nbs/11_data.ipynb #c078
 def read_depth(
     path: Path, # of a 16-bit PNG in millimetres, or of a .npy file in metres (H, W)
 ) -> Tensor: # (1, H, W), metres
@@ -264,7 +264,7 @@ def read_depth(
     except Exception as error: raise ValueError(f"{path} is no depth map: {error}; expected a 16-bit PNG in millimetres or a .npy file in metres") from None
     return torch.where(known, depth, depth[known].max())[None]
 
-# %% ../nbs/11_data.ipynb #c079
+# %% ../nbs/11_data.ipynb #c081
 def depths_in(
     photographs: list[Path], # whose depth may be known
     folder: str | Path, # of depth maps under the photographs' names; the photographs may be there too
@@ -277,7 +277,7 @@ def depths_in(
     if len(set(found.values())) < len(found): raise ValueError(f"two photographs share a name and a depth map of {folder}: expected names that differ")
     return found
 
-# %% ../nbs/11_data.ipynb #c080
+# %% ../nbs/11_data.ipynb #c082
 def check_depths(
     depths: dict[Path, Path], # photographs and their depth maps
 ) -> None:
@@ -288,7 +288,7 @@ def check_depths(
         if (w, h) != (width, height): wrong.append(f"{path.name} {w}x{h} and {photograph.name} {width}x{height}")
     if wrong: raise ValueError(f"{len(wrong)} depth maps differ in size from their photographs: {', '.join(wrong[:3])}; expected the same sizes")
 
-# %% ../nbs/11_data.ipynb #c084
+# %% ../nbs/11_data.ipynb #c086
 def middlebury_scenes(
     root: str | Path, # folder of scenes, at any depth
 ) -> list[tuple[Path, Path]]: # (photograph, disparity), sorted
@@ -301,7 +301,7 @@ def middlebury_scenes(
         raise FileNotFoundError(f"no stereo scenes in {root}: expected SCENE/view1.png and disp1.png, SCENE/im2.png and disp2.png, or NAME_left.png and NAME_gt.png")
     return sorted(found)
 
-# %% ../nbs/11_data.ipynb #c087
+# %% ../nbs/11_data.ipynb #c089
 def read_disparity(
     path: Path, # of a grey PNG, 0: unknown
 ) -> Tensor: # (1, H, W), pixels
@@ -313,7 +313,7 @@ def read_disparity(
         raise ValueError(f"{path} is no disparity map: expected a grey PNG with values above 0, not {mode} of {tuple(disparity.shape)}")
     return disparity[None]
 
-# %% ../nbs/11_data.ipynb #c088
+# %% ../nbs/11_data.ipynb #c090
 def write_depths(
     scenes: list[tuple[Path, Path]], # photographs and disparities, see middlebury_scenes
     folder: str | Path, # to write photographs and depth maps to; made if missing
@@ -330,7 +330,7 @@ def write_depths(
         with written_whole(copy.with_suffix(".npy")) as partial, partial.open("wb") as file: np.save(file, depth[0].numpy())
     return {copy: copy.with_suffix(".npy") for copy in copies}
 
-# %% ../nbs/11_data.ipynb #c094
+# %% ../nbs/11_data.ipynb #c096
 class SyntheticPairs(Dataset):
     "Clean photographs with noise of our own; sample `i` depends on seed and `i` alone, and `i` may exceed the length"
     def __init__(self,
@@ -366,7 +366,7 @@ class SyntheticPairs(Dataset):
         mixture, layer = self.synthesise(scene, generator)
         return training_sample(mixture, scene.background, layer)
 
-# %% ../nbs/11_data.ipynb #c101
+# %% ../nbs/11_data.ipynb #c103
 class Mixture(Dataset):
     "Samples from several data sets in given shares; sample `i` depends on seed and `i` alone, and `i` may exceed the length"
     def __init__(self,

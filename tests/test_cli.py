@@ -16,8 +16,10 @@ from typer.testing import CliRunner, Result
 
 from dmgn import __version__
 from dmgn.cli import app, plan
-from dmgn.images import PRETRAINED, example
+from dmgn.images import NOISES, PRETRAINED, example
+from dmgn.metrics import evaluate_pair
 from dmgn.model import DMGN, DMGNConfig
+from dmgn.restore import bundled_networks
 
 BUNDLED = pytest.mark.skipif(not (PRETRAINED / "tiny-deraining/config.json").is_file(), reason="no bundled network")
 
@@ -92,7 +94,7 @@ def test_resume_does_what_is_missing(run: Callable[..., Result], network: str):
     (["trip", "nowhere.jpg", "-o", "clean"], "no photograph or folder nowhere.jpg"), (["empty", "-o", "clean"], "no photographs in empty"),
     (["trip", "other", "-o", "clean"], "would both become clean/a.png"), (["trip/a.png", "-o", "clean.png"], "expected a folder"),
     (["trip", "-o", "trip/a.png"], "expected a folder"), (["trip", "-o", "clean", "--task", "snow"], "no task 'snow'"),
-    (["trip", "-o", "clean", "--task", "reflection"], "no network for reflection"), (["trip", "-o", "clean", "--model", "empty"], "empty holds no config.json"),
+    (["trip", "-o", "clean", "--model", "empty"], "empty holds no config.json"),
     (["trip", "-o", "clean", "--model", "trip/a.png"], "not a checkpoint"), (["trip", "-o", "clean", "--model", "NETWORK", "--task", "dehazing"], "not for dehazing")])
 def test_refused_before_anything_is_written(run: Callable[..., Result], network: str, arguments: list[str], message: str):
     Path("empty").mkdir()
@@ -128,11 +130,24 @@ def test_a_useless_device_is_one_line(run: Callable[..., Result], network: str):
 @BUNDLED
 def test_demo(run: Callable[..., Result]):
     result = run("demo", "-o", "demo")
-    assert result.exit_code == 0 and "protocol y" in result.stdout
-    for name in ("astronaut", "cat", "coffee"):
-        line = next(line for line in result.stdout.splitlines() if f"demo/{name}_restored.png" in line).split()
-        assert float(line[5]) > float(line[1]) + 1 and float(line[6]) > float(line[2])
-    assert len(files("demo")) == 6
+    assert result.exit_code == 0 and "deraining by tiny-deraining, protocol y" in result.stdout
+    for task, name in bundled_networks().items():
+        assert f"{task} by {name}, protocol " in result.stdout
+        lines = [line.split() for line in result.stdout.splitlines() if f"_{NOISES[task]}_restored.png" in line]
+        assert [line[0] for line in lines] == [f"demo/{name}_{NOISES[task]}.png" for name in ("astronaut", "cat", "coffee")]
+        for line in lines: assert task != "deraining" or float(line[5]) > float(line[1]) + 1 and float(line[6]) > float(line[2])
+    assert len(files("demo")) == 6 * len(bundled_networks())
+
+
+def test_demo_of_other_tasks_is_measured_in_rgb(run: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    for module in ("dmgn.model", "dmgn.restore"): monkeypatch.setattr(f"{module}.PRETRAINED", tmp_path / "networks")
+    DMGN(DMGNConfig(task="dehazing", width=4, vgg_taps=1, middle_cells=1), vgg_weights="random").save_pretrained(tmp_path / "networks/tiny")
+    result = run("demo", "-o", "demo")
+    assert result.exit_code == 0 and "dehazing by tiny, protocol rgb" in result.stdout and "deraining" not in result.stdout
+    before = [evaluate_pair(*example(name, "haze"), "rgb") for name in ("astronaut", "cat", "coffee")]
+    assert [line.split()[1:3] for line in result.stdout.splitlines()[2:]] == [[f"{score.psnr:.2f}", f"{score.ssim:.3f}"] for score in before]
+    assert files("demo") == sorted(f"{name}_haze{end}.png" for name in ("astronaut", "cat", "coffee") for end in ("", "_restored"))
+    assert refused(run("restore", "trip", "-o", "clean"), "no network for deraining") and not Path("clean").exists()
 
 
 def pairs_of_cats(count: int, side: int) -> None:

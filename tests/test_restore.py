@@ -9,10 +9,10 @@ import pytest
 import torch
 from PIL import Image, ImageCms
 
-from dmgn.images import EXAMPLES, PRETRAINED, example, to_tensor
+from dmgn.images import EXAMPLES, NOISES, PRETRAINED, example, to_tensor
 from dmgn.metrics import psnr
-from dmgn.model import DMGN, DMGNConfig, mask_names
-from dmgn.restore import as_photograph, load_network, pick_tile, read_photograph, restore, restore_file, run_tiled, tile_weights
+from dmgn.model import DMGN, TASKS, DMGNConfig, mask_names
+from dmgn.restore import as_photograph, bundled_networks, load_network, pick_tile, read_photograph, restore, restore_file, run_tiled, tile_weights
 
 ROOT = Path(__file__).resolve().parents[1]
 BUNDLED = pytest.mark.skipif(not (PRETRAINED / "tiny-deraining/config.json").is_file(), reason="no bundled network")
@@ -202,11 +202,32 @@ def test_networks_that_do_not_fit(network: DMGN, tmp_path: Path):
     torch.save({"weight": torch.zeros(3)}, tmp_path / "other.pth")
     (tmp_path / "empty").mkdir()
     for task, model, message in [("dehazing", network, "trained for deraining, not for dehazing"), ("dehazing", tmp_path / "rain", "trained for deraining"),
-                                 ("snow", None, "no task 'snow'"), ("reflection", None, "no network for reflection"),
+                                 ("snow", None, "no task 'snow'"),
                                  ("deraining", tmp_path / "text.pth", "not a checkpoint"), ("deraining", tmp_path / "other.pth", "not a released DMGN"),
                                  ("deraining", tmp_path / "empty", "holds no config.json"), ("deraining", tmp_path / "none", "no network")]:
         with pytest.raises((ValueError, FileNotFoundError), match=message) as error: load_network(task, model)
         assert one_line(error)
+
+
+def test_bundled_networks_are_found_by_their_task(network: DMGN, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    for module in ("dmgn.model", "dmgn.restore"): monkeypatch.setattr(f"{module}.PRETRAINED", tmp_path)
+    with pytest.raises(FileNotFoundError, match="only none") as error: load_network("deraining")
+    assert one_line(error) and bundled_networks() == {}
+    network.save_pretrained(tmp_path / "anything")
+    DMGN(DMGNConfig(task="reflection", width=4, vgg_taps=1, middle_cells=1), vgg_weights="random").save_pretrained(tmp_path / "zz")
+    assert bundled_networks() == {"reflection": "zz", "deraining": "anything"}
+    assert load_network("reflection").config.task == "reflection" and load_network().config == network.config
+    with pytest.raises(FileNotFoundError, match=r"no network for dehazing comes with this package \(only anything, zz\)") as error: load_network("dehazing")
+    assert one_line(error)
+
+
+def test_a_mistyped_repository_fails_at_once_without_a_connection(monkeypatch: pytest.MonkeyPatch):
+    asked = []
+    def fail(*args, **kwargs): raise asked.append(args) or ConnectionError("no route to the Hub")
+    monkeypatch.setattr("dmgn.restore.file_exists", fail)
+    monkeypatch.setattr("dmgn.model.PyTorchModelHubMixin.from_pretrained", lambda *args, **kwargs: pytest.fail("asked again"))
+    with pytest.raises(FileNotFoundError, match="no network nobody/nothing: there is no such folder") as error: load_network("deraining", "nobody/nothing")
+    assert one_line(error) and len(asked) == 1
 
 
 def test_a_network_for_any_task_fits_all():
@@ -279,7 +300,15 @@ def test_examples_are_what_the_tool_makes(tmp_path: Path):
         assert np.abs(a - b).max() <= 1, made.name
     assert (tmp_path / "LICENSES.md").read_text() == (EXAMPLES / "LICENSES.md").read_text()
     assert {p.name for p in tmp_path.iterdir()} == {p.name for p in EXAMPLES.iterdir()}
-    assert sum(p.stat().st_size for p in EXAMPLES.iterdir()) < 1_000_000
+    assert sum(p.stat().st_size for p in EXAMPLES.iterdir()) < 1_600_000
+
+
+@pytest.mark.parametrize("noise", NOISES.values())
+def test_every_example_has_every_noise_in_moderation(noise: str):
+    assert list(NOISES) == list(TASKS)
+    for name in ("astronaut", "cat", "coffee"):
+        noisy, clean = example(name, noise)
+        assert noisy.size == clean.size and 12 < psnr(noisy, clean, "rgb") < 27
 
 
 @BUNDLED

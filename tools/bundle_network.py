@@ -1,107 +1,271 @@
-"Put the best network of a training run into the package: half-precision weights, its log, and a card with measured numbers."
+"Put the best network of a training run into the package: half-precision weights, its log, measured numbers, its worst results and a card."
 
 import argparse
 import json
 import os
+import shlex
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
+from PIL import Image, ImageOps
 
-from dmgn.images import PRETRAINED, to_pil, to_tensor
-from dmgn.metrics import evaluate_folder
+from dmgn.benchmarks import benchmark, benchmark_pairs
+from dmgn.images import EXAMPLES, NOISES, PRETRAINED, example, show_images, to_pil, to_tensor
+from dmgn.metrics import DEFINITIONS, Score, evaluate_pairs, psnr, read_picture
 from dmgn.model import DMGN
+from dmgn.restore import load_network, restore
+from dmgn.synthesis import Scene
+from dmgn.train_cli import choose_pairs, choose_photographs
+from dmgn.training import TrainConfig, held_out_synthesiser
 
+WORDS = {
+    "reflection": {
+        "removes": "reflections of a window pane",
+        "judged": "reflections drawn as PLNet's and CEILNet's authors published, which is not how those of its training are drawn",
+        "limits": "It weakens soft, blurred reflections more than it removes them, and a sharp or bright reflection it cannot tell from the scene behind the pane. "
+                  "It learned from drawn reflections only: real panes with stains, double images or polarised light are beyond it, and it may dull highlights that belong to the scene."},
+    "deraining": {
+        "removes": "rain streaks",
+        "judged": "rain drawn as that of its training, on other photographs",
+        "limits": "It learned from drawn rain: wide or out-of-focus streaks, drops on the lens and mist are beyond it. "
+                  "Thin bright lines of the scene, such as whiskers, wires and fences, may be taken for rain."},
+    "dehazing": {
+        "removes": "haze",
+        "judged": "haze drawn as that of its training, on other photographs",
+        "limits": "It guesses how thick the haze is from colours and contrast, so pale walls, snow and overcast skies may be darkened, and what thick haze has hidden does not come back. "
+                  "Its haze follows one law with one colour of light: smoke, fog around lamps and haze that is coloured or lies in patches are beyond it."},
+}
 CARD = """---
 library_name: dmgn
 license: apache-2.0
-tags: [image-restoration, deraining]
+tags: [image-restoration, {task}]
 ---
 # {name}
 
-A small Deep-Masking Generative Network that removes rain streaks: `DMGN.from_pretrained("{name}")`.
-{weights:.2f} M trained weights and VGG-19 down to relu3_1 ({trunk:.2f} M, frozen), stored in half precision ({megabytes:.1f} MB).
+A small Deep-Masking Generative Network that removes {removes}: `DMGN.from_pretrained("{name}")`, or `dmgn restore photo.jpg --task {task} -o clean`.
+{weights:.2f} M trained weights and VGG-19 down to relu{taps}_1 ({trunk:.2f} M, frozen), stored in half precision ({megabytes:.1f} MB).
 
 ## Training
 
+```sh
+{command}
+```
+
 | | |
 |---|---|
-| photographs | {photographs} |
-| pairs | {pairs} |
-| held out to choose the checkpoint | 40 of the photographs, regularly spaced by name |
-| command | `{command}` |
-| steps | {steps} of {batch} crops of {crop} x {crop} pixels, seed {seed} |
-| time | {minutes:.0f} minutes on two CPU cores, not all of which it had to itself |
-| objective | L1 on refined background (1), coarse background (0.5), noise image (0.5); perceptual term on relu1_1, relu2_1, relu3_1 ({perceptual}) |
-| optimiser | Adam, one-cycle schedule up to {learning_rate} |
+{facts}
+
+PSNR on the held-out photographs (protocol {protocol}), at every validation; the weights of the best one are kept:
+
+| step | dB |
+|---|---|
+{curve}
 
 ## Measured
 
-| images | protocol | input | restored |
+| pictures | protocol | as they are | restored |
 |---|---|---|---|
-| 40 held-out photographs, rain of our own, central 224 x 224 | Y | | {best:.2f} dB PSNR |
-| Rain100L test set, 100 images, never trained on | Y | {input_psnr:.2f} dB, SSIM {input_ssim:.4f} | {psnr:.2f} dB, SSIM {ssim:.4f} |
+{measured}
 
-Protocol Y: PSNR and SSIM (11 x 11 Gaussian, valid area) on studio-range luma of 8-bit images, averaged over images.
-`tools/bundle_network.py` measured the stored half-precision weights on Rain100L and wrote this card; the held-out number is training's own.
+{definitions}
+
+`tools/bundle_network.py` measured the stored half-precision weights and wrote this card; the held-out numbers are training's own.
 
 ## Limits
 
-Trained on drawn rain in photographs of 481 x 321 pixels. Wide or out-of-focus streaks, drops on the lens and mist are beyond it,
-and thin bright lines of the scene may be taken for rain.
+{limits}
+
+Its three worst of 24 results on the example photographs, by gain in PSNR, with noise as that of the held-out ones:
+
+![Input, restored and true photograph, in three rows](failures.png)
 
 ## Attribution
 
 The VGG-19 trunk is Karen Simonyan's and Andrew Zisserman's (Visual Geometry Group, University of Oxford), *Very Deep Convolutional Networks
 for Large-Scale Image Recognition*, CC BY 4.0; converted to RGB in [0, 1] with ImageNet's mean and deviation, and its activations scaled by 0.01.
-The photographs are of the Berkeley Segmentation Data Set 500; none is part of the network.
+The photographs that it learned from are their owners'; none is part of the network.
 """
 
 
-def bundle(run: Path, name: str, rain100l: Path, facts: dict[str, str]) -> None:
-    "Write PRETRAINED/name from a run's best network, measured on Rain100L"
-    folder = PRETRAINED / name
-    half = DMGN.from_pretrained(run / "best").half()
-    with tempfile.TemporaryDirectory(dir=PRETRAINED) as partial:
-        half.save_pretrained(partial)
-        log = json.loads((run / "log.json").read_text())
-        Path(partial, "log.json").write_text(json.dumps(log))
-        results = measure(Path(partial), rain100l)
-        Path(partial, "results.json").write_text(json.dumps(results, indent=2))
-        Path(partial, "README.md").write_text(card(Path(partial), name, run, log, results, facts))
-        folder.mkdir(exist_ok=True)
-        for file in Path(partial).iterdir(): os.replace(file, folder / file.name)
+def bundle(
+    run: Path, # folder that `dmgn train` wrote
+    name: str, # of the bundled network
+    benchmark_name: str, # test set of its task
+    root: Path, # the test set's folder
+    data_root: Path | None = None, # called DATA in the card's command
+    photographs: str | None = None, # what it learned from, for the card
+    into: Path = PRETRAINED, # where the bundled networks are
+) -> None:
+    "Write INTO/NAME from a run's best network, whole or not at all"
+    into.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=into.parent, prefix=".") as work:
+        folder, before = Path(work, "new"), Path(work, "before")
+        DMGN.from_pretrained(run / "best").half().save_pretrained(folder)
+        (folder / "model.safetensors").chmod(0o644)
+        network = DMGN.from_pretrained(folder)
+        log, settings, data = (json.loads((run / f"{kind}.json").read_text()) for kind in ("log", "train", "data"))
+        results = measure(network, benchmark_name, root)
+        (folder / "log.json").write_text(json.dumps(log))
+        (folder / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+        save_failures(network, settings["protocol"], folder / "failures.png")
+        (folder / "README.md").write_text(card(name, folder, network, log, settings, data, results, data_root, photographs))
+        if (into / name).exists(): os.rename(into / name, before)
+        os.rename(folder, into / name)
 
 
-def measure(folder: Path, rain100l: Path) -> dict[str, float | str]:
-    "PSNR and SSIM of the stored weights on Rain100L"
-    network = DMGN.from_pretrained(folder)
-    def derain(image):
-        with torch.inference_mode(): return to_pil(network(to_tensor(image)).background)
-    results = {"images": "Rain100L test set", "protocol": "y"}
-    for key, predict in (("input_", lambda image: image), ("", derain)):
-        rows, mean = evaluate_folder(predict, rain100l / "input", rain100l / "target", "y")
-        results |= {f"{key}psnr": mean.psnr, f"{key}ssim": mean.ssim, "count": len(rows)}
-    return results
+def measure(
+    network: DMGN, # with the weights as they are stored
+    name: str, # of the test set
+    root: Path, # its folder
+) -> list[dict[str, Any]]: # a row a protocol
+    "The network's numbers on a test set, by its protocol; also in rgb where that is not the same"
+    row, pairs = benchmark(name), benchmark_pairs(name, root)
+    load_network(row.task, network)
+    restored = [restore(read_picture(source), row.task, network).background for source, _ in pairs]
+    def numbers(score: Score) -> dict[str, float]: return {"psnr": score.psnr, "ssim": score.ssim}
+    found = []
+    for protocol in [row.protocol] + ["rgb"] * (row.protocol == "rgb-per-channel"):
+        waiting = iter(restored)
+        scores = {"input": lambda image: image, "restored": lambda _: next(waiting)}
+        means = {what: numbers(evaluate_pairs(predict, pairs, protocol, row.crops)[1]) for what, predict in scores.items()}
+        found.append({"benchmark": name, "protocol": protocol, "count": len(pairs), **means})
+    return found
 
 
-def card(folder: Path, name: str, run: Path, log: dict, results: dict, facts: dict[str, str]) -> str:
-    "The card, filled in"
-    network = DMGN.from_pretrained(folder)
-    config = torch.load(run / "checkpoint.pt", weights_only=True)["config"]
-    trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
+def noisy_squares(
+    task: str, # decides the noise
+    side: int = 208, # of the squares in pixels
+    seeds: int = 8, # kinds of noise on each photograph
+) -> list[tuple[Image.Image, Image.Image]]: # with noise, without
+    "The example photographs with noise as that of the photographs held out"
+    names = sorted(path.stem.removesuffix("_rain") for path in EXAMPLES.glob("*_rain.png"))
+    squares = [ImageOps.fit(example(name, NOISES[task])[1], (side, side)) for name in names]
+    photographs, found = [(to_tensor(square)[0] + 1) / 2 for square in squares], []
+    for n, clean in enumerate(squares):
+        for seed in range(seeds):
+            mixture, _ = held_out_synthesiser(task)(Scene(photographs[n], photographs[n - 1]), torch.Generator().manual_seed(seed))
+            found.append((to_pil(mixture * 2 - 1), clean))
+    return found
+
+
+def save_failures(
+    network: DMGN, # with the weights as they are stored
+    protocol: str, # of the gain in PSNR
+    path: Path, # of the picture
+    count: int = 3, # rows
+) -> None:
+    "Input, result and truth where the network gained least, in less than 150 kB"
+    task, rows = network.config.task, []
+    for noisy, clean in noisy_squares(task):
+        restored = restore(noisy, task, network).background
+        gain = psnr(restored, clean, protocol) - psnr(noisy, clean, protocol)
+        rows.append((gain, [noisy, restored, clean], [f"input {psnr(noisy, clean, protocol):.1f} dB", f"restored {psnr(restored, clean, protocol):.1f} dB", "truth"]))
+    worst = sorted(rows, key=lambda row: row[0])[:count]
+    pictures, titles = ([one for row in worst for one in row[k]] for k in (1, 2))
+    for width in (208, 180, 150, 120, 90):
+        show_images(pictures, titles, cols=3, width=width).save(path, optimize=True)
+        if path.stat().st_size < 150_000: return
+
+
+def command(
+    settings: dict[str, Any], # train.json
+    data: dict[str, Any], # data.json
+    data_root: Path | None = None, # called DATA
+) -> str: # to be typed
+    "The call of `dmgn train` that a run was started with"
+    preset = asdict(TrainConfig.small(settings["steps"]) if data.get("preset", "small") == "small" else TrainConfig())
+    learnt = {name: data.get(name) for name in ("task", "preset", "train", "val", "pairs", "val_pairs", "depth", "model", "crop", "short_sides")}
+    if data.get("pairs") and data.get("train"): learnt["pair_share"] = data["pair_share"]
+    if data.get("vgg"): learnt["vgg"] = Path(data["vgg"]).name
+    learnt["steps" if settings["steps"] else "epochs"] = settings["steps"] or settings["epochs"]
+    changed = [name for name in ("batch", "accumulate", "learning_rate", "validate_every", "precision") if settings[name] != preset[name]]
+    learnt |= {name: settings[name] for name in [*changed, "seed"]}
+    words = ["dmgn", "train"]
+    for name, value in learnt.items():
+        if value is not None: words += [f"--{name.replace('_', '-')}", *map(str, value if isinstance(value, list) else [value])]
+    words += ["--compile"] * settings["compile"] + ["--out", "RUN"]
+    def below(word: str) -> bool: return bool(data_root) and Path(word).is_relative_to(data_root)
+    return shlex.join((Path("DATA") / Path(word).relative_to(data_root)).as_posix() if below(word) else word for word in words)
+
+
+def facts(
+    log: dict[str, Any], # log.json
+    settings: dict[str, Any], # train.json
+    data: dict[str, Any], # data.json
+    photographs: str | None, # what they are
+) -> dict[str, str]: # what a run was, by heading
+    "How a network was trained, in words"
+    folders = {name: data.get(name) and Path(data[name]) for name in ("train", "val")}
+    pairs = {name: data.get(name) and tuple(map(Path, data[name])) for name in ("pairs", "val_pairs")}
+    learn, judge = choose_photographs(**folders)
+    pairs_learn, pairs_judge = choose_pairs(**pairs, photographs=bool(judge))
+    weights = ", ".join(f"{name} {value}" for name, value in settings["weights"].items() if value)
+    sides = data.get("short_sides")
+    return {
+        "learned from": photographs or f"{len(learn)} photographs with drawn noise" + f", {len(pairs_learn)} pairs" * bool(pairs_learn),
+        "held out to choose the weights": f"{len(judge) + len(pairs_judge)} others; {WORDS[data['task']]['judged']}",
+        "steps": f"{log['step']} of {settings['batch'] * settings['accumulate']} crops of {data['crop']} x {data['crop']} pixels"
+                 + (f", of photographs resized to a short side of {sides[0]} to {sides[1]}" if sides else "") + f"; seed {settings['seed']}",
+        "time": f"{log['seconds'] / 60:.0f} minutes",
+        "weights of the objective": weights,
+        "optimiser": f"Adam, {settings['schedule']} schedule, learning rate up to {settings['learning_rate']}"
+                     + (f", weights averaged with decay {settings['ema']}" if settings["ema"] else ""),
+    }
+
+
+def measured(
+    row: dict[str, Any], # of results.json
+) -> str: # a row of a table
+    "A result in words"
+    whole = benchmark(row["benchmark"]).count
+    cells = [f"{row['benchmark']}, {row['count']}" + f" of {whole}" * (row["count"] != whole) + " pictures, never trained on", row["protocol"]]
+    return table([[*cells, *(f"{row[what]['psnr']:.2f} dB, SSIM {row[what]['ssim']:.4f}" for what in ("input", "restored"))]])
+
+
+def table(
+    rows: list[list[str]], # of cells
+) -> str: # Markdown
+    "Rows of a table"
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
+
+
+def card(
+    name: str, # of the bundled network
+    folder: Path, # that holds its weights
+    network: DMGN, # itself
+    log: dict[str, Any], # log.json
+    settings: dict[str, Any], # train.json
+    data: dict[str, Any], # data.json
+    results: list[dict[str, Any]], # results.json
+    data_root: Path | None, # called DATA in the command
+    photographs: str | None, # what it learned from
+) -> str: # Markdown
+    "The model card"
+    words, curve = WORDS[network.config.task], [row for row in log["log"] if "psnr" in row]
+    def decibels(value: float) -> str: return f"**{value:.2f}**" if value == log["best"] else f"{value:.2f}"
     return CARD.format(
-        name=name, weights=trained / 1e6, trunk=sum(p.numel() for p in network.head.trunk.parameters()) / 1e6,
-        megabytes=(folder / "model.safetensors").stat().st_size / 1e6, minutes=log["seconds"] / 60, best=log["best"],
-        **config, **facts, **results)
+        name=name, task=network.config.task, removes=words["removes"], limits=words["limits"], taps=network.config.vgg_taps,
+        weights=sum(p.numel() for p in network.parameters() if p.requires_grad) / 1e6,
+        trunk=sum(p.numel() for p in network.head.trunk.parameters()) / 1e6,
+        megabytes=(folder / "model.safetensors").stat().st_size / 1e6,
+        command=command(settings, data, data_root), protocol=settings["protocol"],
+        facts=table([[*fact] for fact in facts(log, settings, data, photographs).items()]),
+        curve=table([[str(row["step"]), decibels(row["psnr"])] for row in curve]),
+        measured="\n".join(map(measured, results)),
+        definitions="\n".join(f"- {row['protocol']}: {DEFINITIONS[row['protocol']]}." for row in results))
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path, help="folder that `dmgn train` wrote")
     parser.add_argument("name", help="of the bundled network, e.g. tiny-deraining")
-    parser.add_argument("--rain100l", type=Path, required=True, help="folder with input/ and target/")
-    for fact in ("photographs", "pairs", "command"): parser.add_argument(f"--{fact}", required=True, help="for the card")
+    parser.add_argument("--benchmark", required=True, help="test set to measure it on, e.g. rain100L")
+    parser.add_argument("--root", type=Path, required=True, help="folder that holds the test set")
+    parser.add_argument("--data-root", type=Path, help="folder that the card's command calls DATA")
+    parser.add_argument("--photographs", help="what it learned from, for the card")
     args = parser.parse_args()
-    bundle(args.run, args.name, args.rain100l, {fact: getattr(args, fact) for fact in ("photographs", "pairs", "command")})
+    bundle(args.run, args.name, args.benchmark, args.root, args.data_root, args.photographs)
     print((PRETRAINED / args.name / "README.md").read_text())

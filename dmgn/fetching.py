@@ -6,7 +6,6 @@
 __all__ = ['SOURCE', 'manifest', 'inside', 'known_files', 'fault', 'verify', 'download', 'fetch_file', 'fetch']
 
 # %% ../nbs/16_fetching.ipynb #c002
-import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
@@ -16,6 +15,7 @@ from tqdm import tqdm
 
 from .benchmarks import BENCHMARKS, benchmark, benchmark_folder
 from .images import PACKAGE
+from .metrics import sha256
 
 # %% ../nbs/16_fetching.ipynb #c005
 SOURCE = "https://raw.githubusercontent.com"
@@ -60,7 +60,7 @@ def fault(
     "What is wrong with a file"
     if not path.is_file(): return "missing"
     if path.stat().st_size != entry["bytes"]: return f"has {path.stat().st_size} bytes, expected {entry['bytes']}"
-    return "" if hashlib.sha256(path.read_bytes()).hexdigest() == entry["sha256"] else "has a wrong SHA-256"
+    return "" if sha256(path) == entry["sha256"] else "has a wrong SHA-256"
 
 # %% ../nbs/16_fetching.ipynb #c016
 def verify(

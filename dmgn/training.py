@@ -338,7 +338,7 @@ def start_run(
     config: TrainConfig, # the rest
     resume: bool, # continue what is there?
 ) -> Run: # at its beginning, or where the checkpoint was
-    "Prepare a run; raises a FileExistsError or FileNotFoundError rather than to overwrite or to start anew by mistake"
+    "Prepare a run; raises a FileExistsError rather than to overwrite one"
     checkpoint = out / "checkpoint.pt"
     if checkpoint.exists() and not resume: raise FileExistsError(f"{out} holds a run already: resume it, or choose another folder")
     out.mkdir(parents=True, exist_ok=True)

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from .data import IMAGE_SUFFIXES
-from .images import written_whole
+from .images import read_rgb, written_whole
 from .metrics import crop_centre
 
 # %% ../nbs/14_benchmarks.ipynb #c005
@@ -211,7 +211,7 @@ def open_pair(
     pair: tuple[Path, Path],  # (input, target)
 ) -> tuple[Image.Image, Image.Image]:  # RGB, of one size
     "A pair as the data set's protocol compares it; raises if sizes differ where it does not crop"
-    with Image.open(pair[0]) as a, Image.open(pair[1]) as b: source, target = a.convert("RGB"), b.convert("RGB")
+    source, target = map(read_rgb, pair)
     if benchmark(name).crops: target = crop_centre(target, source.size)
     if source.size == target.size: return source, target
     (w, h), (W, H) = source.size, target.size

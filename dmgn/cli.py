@@ -19,6 +19,7 @@ from typer.core import TyperGroup
 
 from . import __version__
 from .data_cli import data_app
+from .experiment_cli import run_named_experiment
 from .train_cli import train
 
 # %% ../nbs/21_cli.ipynb #c006
@@ -189,7 +190,7 @@ def check_choice(
         raise ValueError("nothing to score: expected --benchmark NAME --root DIR, --inputs DIR --targets DIR or --pred DIR --targets DIR")
     if pred and network: raise ValueError(f"--pred scores saved pictures and runs no network: leave out {' and '.join(network)}")
 
-# %% ../nbs/21_cli.ipynb #c032
+# %% ../nbs/21_cli.ipynb #c033
 def pairs_to_score(
     inputs: Path | None, # folder of pictures to restore
     targets: Path | None, # folder of the truth
@@ -202,7 +203,7 @@ def pairs_to_score(
     if benchmark: return benchmark_pairs(benchmark, root)
     return pairs_in(inputs, targets) if inputs else [(path, path) for path in by_stem(images_in(targets)).values()]
 
-# %% ../nbs/21_cli.ipynb #c033
+# %% ../nbs/21_cli.ipynb #c035
 def files_of(
     pairs: list[tuple[Path, Path]], # (input, target)
     saved: list[Path], # predictions, if they are files
@@ -211,7 +212,7 @@ def files_of(
     "What was compared"
     return ({"input": [a for a, _ in pairs]} if with_inputs else {}) | {"target": [b for _, b in pairs]} | ({"restored": saved} if saved else {})
 
-# %% ../nbs/21_cli.ipynb #c034
+# %% ../nbs/21_cli.ipynb #c036
 def weights_of(
     model: str, # bundled name, folder, checkpoint or Hub repository
 ) -> Path | None: # None: not a file of this computer that the user knows
@@ -220,7 +221,7 @@ def weights_of(
     places = PRETRAINED / model / "model.safetensors", Path(model) / "model.safetensors", Path(model)
     return next((path for path in places if path.is_file()), None)
 
-# %% ../nbs/21_cli.ipynb #c035
+# %% ../nbs/21_cli.ipynb #c038
 def check_reports(
     reports: list[Path], # files to write
     pictures: set[Path], # files that are scored
@@ -231,7 +232,7 @@ def check_reports(
         if path.resolve() in {picture.resolve() for picture in pictures}: raise ValueError(f"{path} is one of the pictures and would be overwritten: choose another name")
     if len({path.resolve() for path in reports}) < len(reports): raise ValueError(f"{reports[0]} is asked for as CSV and as JSON: choose another name for one")
 
-# %% ../nbs/21_cli.ipynb #c036
+# %% ../nbs/21_cli.ipynb #c040
 def predictor(
     saved: list[Path], # predictions in the inputs' order; none: restore
     task: str, # what to remove
@@ -240,13 +241,13 @@ def predictor(
     tile: int | None, # side of the tiles
 ) -> Callable[[Any], Any]: # from an input to its prediction, both PIL images; asked in the inputs' order
     "A network, or the next of the saved pictures"
-    from dmgn.metrics import read_picture
+    from dmgn.images import read_rgb
     from dmgn.restore import load_network, restore
     waiting, network = iter(saved), None if saved else load_network(task, model)
-    if saved: return lambda image: read_picture(next(waiting))
+    if saved: return lambda image: read_rgb(next(waiting))
     return lambda image: restore(image, task, network, tile, device).background
 
-# %% ../nbs/21_cli.ipynb #c038
+# %% ../nbs/21_cli.ipynb #c042
 @app.command()
 def evaluate(
     ctx: typer.Context, # of the call
@@ -295,6 +296,7 @@ def evaluate(
         weights = None if pred else weights_of(model or bundled_networks()[task])
         metrics.write_json(json, metrics.report(rows, files_of(pairs, saved, "input" in rows), protocol, settings, weights))
 
-# %% ../nbs/21_cli.ipynb #c047
+# %% ../nbs/21_cli.ipynb #c051
 app.command("train")(train)
+app.command("experiment")(run_named_experiment)
 app.add_typer(data_app, name="data")

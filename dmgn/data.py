@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['IMAGE_SUFFIXES', 'images_in', 'by_stem', 'partners', 'pairs_in', 'pairs_by_suffix', 'hold_out', 'read_bytes',
            'size_of', 'check_pairs', 'Remembered', 'reader', 'training_sample', 'crops', 'jointly', 'check_room',
-           'as_floats', 'sample_generator', 'shuffled', 'PairedPhotographs', 'PairedFolder', 'read_depth', 'depths_in',
-           'check_depths', 'middlebury_scenes', 'read_disparity', 'write_depths', 'SyntheticPairs', 'Mixture']
+           'to_unit_range', 'sample_generator', 'shuffled', 'PairedPhotographs', 'PairedFolder', 'read_depth',
+           'depths_in', 'check_depths', 'middlebury_scenes', 'read_disparity', 'write_depths', 'SyntheticPairs',
+           'Mixture']
 
 # %% ../nbs/11_data.ipynb #c002
 import re
@@ -17,13 +18,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image
 from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision import tv_tensors
 from torchvision.transforms import v2
+from torchvision.transforms.v2.functional import pil_to_tensor
 
-from .images import written_whole
+from .images import open_photograph, read_rgb, written_whole
 from .synthesis import Scene, Synthesiser, depth_from_disparity
 
 # %% ../nbs/11_data.ipynb #c006
@@ -99,22 +101,16 @@ def read_bytes(
     path: Path, # of a photograph
 ) -> Tensor: # (3, H, W), uint8
     "A photograph as a tensor of bytes, upright"
-    try:
-        with path.open("rb") as file, Image.open(file) as image: upright = ImageOps.exif_transpose(image)
-    except Exception as error: raise OSError(f"{path} cannot be read as a photograph: {error}") from None
-    if upright.mode[0] in "IF": raise ValueError(f"{path} has more than 8 bits a channel: convert it first")
-    return torch.from_numpy(np.array(upright.convert("RGB"))).permute(2, 0, 1)
+    return pil_to_tensor(read_rgb(path))
 
 # %% ../nbs/11_data.ipynb #c029
 def size_of(
     path: Path, # of a photograph
 ) -> tuple[int, int]: # width and height when upright
     "A photograph's size, from the head of its file"
-    try:
-        with Image.open(path) as image:
-            lying = "exif" in image.info and image.getexif().get(ExifTags.Base.Orientation, 1) > 4
-            return image.size[::-1] if lying else image.size
-    except Exception as error: raise OSError(f"{path} cannot be read as a photograph: {error}") from None
+    with open_photograph(path) as image:
+        lying = "exif" in image.info and image.getexif().get(ExifTags.Base.Orientation, 1) > 4
+        return image.size[::-1] if lying else image.size
 
 # %% ../nbs/11_data.ipynb #c034
 def check_pairs(
@@ -192,10 +188,10 @@ def check_room(
         except ValueError as error: raise ValueError(f"{path}, {width}x{height}, is too small for the crop: {error}") from None
 
 # %% ../nbs/11_data.ipynb #c060
-def as_floats(
-    image: Tensor, # bytes or floats
-) -> Tensor: # bytes in [0, 1], floats as they are
-    "Bytes to floats"
+def to_unit_range(
+    image: Tensor, # bytes, or floats in [0, 1] already
+) -> Tensor: # floats in [0, 1]
+    "Bytes from 0 to 255 scaled to floats from 0 to 1; floats stay as they are"
     return image / 255 if image.dtype == torch.uint8 else image
 
 # %% ../nbs/11_data.ipynb #c063
@@ -236,7 +232,7 @@ class PairedPhotographs(Dataset):
     ) -> tuple[Tensor, Tensor, Tensor]: # mixture, background and noise (3, crop, crop) in [-1, 1]
         pair = self.pairs[shuffled(index, len(self), self.seed)]
         images = jointly(self.transform, [self.read(path) for path in pair], sample_generator(self.seed, index))
-        return training_sample(*map(as_floats, images))
+        return training_sample(*map(to_unit_range, images))
 
 # %% ../nbs/11_data.ipynb #c072
 class PairedFolder(PairedPhotographs):
@@ -356,7 +352,7 @@ class SyntheticPairs(Dataset):
         images = [self.read(path)] + ([read_depth(self.depths[path])] if path in self.depths else [])
         background, *depth = jointly(self.transform, images, generator)
         other = self.photographs[int(torch.randint(len(self), (), generator=generator))]
-        return Scene(as_floats(background), as_floats(jointly(self.transform, [self.read(other)], generator)[0]), *depth)
+        return Scene(to_unit_range(background), to_unit_range(jointly(self.transform, [self.read(other)], generator)[0]), *depth)
 
     def __getitem__(self,
         index: int, # of the sample

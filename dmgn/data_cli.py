@@ -23,7 +23,7 @@ data_app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_m
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A data set that `dmgn data list` names.")]
 Root = Annotated[Path, typer.Option(help="Folder of data sets.")]
 
-# %% ../nbs/22_data_cli.ipynb #c007
+# %% ../nbs/22_data_cli.ipynb #c008
 @data_app.command("list")
 def list_sets() -> None:
     "The public data sets that dmgn reads, and which of them it can fetch."
@@ -35,7 +35,7 @@ def list_sets() -> None:
         fetched = "yes" if (row.part or (row.name,))[0] in sets else "-"
         typer.echo(f"{row.name:<17}{row.task:<12}{row.use:<7}{row.count:<8}{row.protocol or '-':<17}{fetched:<7}{row.description}")
 
-# %% ../nbs/22_data_cli.ipynb #c008
+# %% ../nbs/22_data_cli.ipynb #c009
 @data_app.command("fetch")
 def fetch_set(
     name: Name,  # of a data set
@@ -50,7 +50,7 @@ def fetch_set(
     there = f", {total - count} were there already" if count < total else ""
     typer.echo(f"{name}: {count} of {total} files fetched into {folder}{there}")
 
-# %% ../nbs/22_data_cli.ipynb #c009
+# %% ../nbs/22_data_cli.ipynb #c011
 @data_app.command("verify")
 def verify_set(
     name: Name,  # of a data set
@@ -63,7 +63,7 @@ def verify_set(
     typer.echo(f"{name}: {total - len(wrong)} of {total} files are right")
     if wrong: raise typer.Exit(1)
 
-# %% ../nbs/22_data_cli.ipynb #c011
+# %% ../nbs/22_data_cli.ipynb #c013
 def pictures_of(
     test: str,  # name of a data set, or a folder
     root: Path,  # folder of data sets
@@ -74,7 +74,7 @@ def pictures_of(
     if not benchmark(test).has_targets: return benchmark_inputs(test, root)
     return sorted({path for pair in benchmark_pairs(test, root) for path in pair})
 
-# %% ../nbs/22_data_cli.ipynb #c012
+# %% ../nbs/22_data_cli.ipynb #c014
 @data_app.command("leaks")
 def list_leaks(
     train: Annotated[Path, typer.Argument(metavar="TRAIN", help="Folder of training photographs; folders below it are searched too.")],
@@ -93,7 +93,7 @@ def list_leaks(
         raise typer.Exit(1)
     typer.echo(f"None of {len(photographs)} training photographs shows a scene of {test} ({len(pictures)} pictures compared)")
 
-# %% ../nbs/22_data_cli.ipynb #c014
+# %% ../nbs/22_data_cli.ipynb #c016
 @data_app.command("depths")
 def write_depth_maps(
     root: Annotated[Path, typer.Argument(metavar="ROOT", help="Folder of Middlebury's stereo scenes.")],

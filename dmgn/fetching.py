@@ -17,17 +17,17 @@ from .benchmarks import BENCHMARKS, benchmark, benchmark_folder
 from .images import PACKAGE
 from .metrics import sha256
 
-# %% ../nbs/16_fetching.ipynb #c005
+# %% ../nbs/16_fetching.ipynb #c006
 SOURCE = "https://raw.githubusercontent.com"
 
-# %% ../nbs/16_fetching.ipynb #c006
+# %% ../nbs/16_fetching.ipynb #c007
 def manifest(
     path: Path = PACKAGE / "benchmarks.json",  # of the list
 ) -> dict[str, dict]:  # by data set: repository, commit and files
     "The data sets whose files are known one by one"
     return json.loads(Path(path).read_text(encoding="utf-8"))
 
-# %% ../nbs/16_fetching.ipynb #c009
+# %% ../nbs/16_fetching.ipynb #c010
 def inside(
     folder: Path,  # that nothing may leave
     name: str,  # of a file below it, with forward slashes
@@ -40,7 +40,7 @@ def inside(
     if path.is_symlink() or not path.resolve().is_relative_to(folder.resolve()): raise ValueError(f"{path} leads out of {folder} or is a link: remove it")
     return path
 
-# %% ../nbs/16_fetching.ipynb #c012
+# %% ../nbs/16_fetching.ipynb #c013
 def known_files(
     name: str,  # of a data set
     sets: dict[str, dict] | None = None,  # another list than the package's
@@ -52,7 +52,7 @@ def known_files(
     at = sets[whole]
     return {file: {**entry, "url": quote(f"{at['repository']}/{at['commit']}/{entry['path']}")} for file, entry in at["files"].items() if file.startswith(start)}
 
-# %% ../nbs/16_fetching.ipynb #c015
+# %% ../nbs/16_fetching.ipynb #c016
 def fault(
     path: Path,  # of a file
     entry: dict,  # its sha256 and bytes
@@ -62,7 +62,7 @@ def fault(
     if path.stat().st_size != entry["bytes"]: return f"has {path.stat().st_size} bytes, expected {entry['bytes']}"
     return "" if sha256(path) == entry["sha256"] else "has a wrong SHA-256"
 
-# %% ../nbs/16_fetching.ipynb #c016
+# %% ../nbs/16_fetching.ipynb #c018
 def verify(
     name: str,  # of a data set
     root: str | Path,  # the data set's folder, or the one above it
@@ -72,7 +72,7 @@ def verify(
     files, folder = known_files(name, sets), benchmark_folder(name, root)
     return {file: wrong for file, entry in files.items() if (wrong := fault(inside(folder, file), entry))}
 
-# %% ../nbs/16_fetching.ipynb #c018
+# %% ../nbs/16_fetching.ipynb #c020
 def download(
     url: str,  # to get
     output: str | Path,  # file to write to, at the end
@@ -96,7 +96,7 @@ def download(
     if part.stat().st_size < size: raise OSError(f"{part.stat().st_size} of {size} bytes received")
     part.replace(output)
 
-# %% ../nbs/16_fetching.ipynb #c020
+# %% ../nbs/16_fetching.ipynb #c022
 def fetch_file(
     url: str,  # to get
     path: Path,  # to write to
@@ -115,7 +115,7 @@ def fetch_file(
     except requests.HTTPError as error: raise OSError(f"the server answered {error.response.status_code}") from error
     except requests.RequestException as error: raise OSError("the connection failed or broke off") from error
 
-# %% ../nbs/16_fetching.ipynb #c021
+# %% ../nbs/16_fetching.ipynb #c023
 def fetch(
     name: str,  # of a data set
     root: str | Path,  # folder to put it into, under its name

@@ -14,6 +14,8 @@ from PIL import Image, ImageOps
 from skimage.filters import gaussian
 from tqdm import tqdm
 
+from .images import open_photograph
+
 # %% ../nbs/15_leaks.ipynb #c005
 SIDE = 32
 SCALES = (32, 33, 34, 35, 36, 38, 40)
@@ -43,7 +45,7 @@ class Look:
     def __init__(self,
         path: Path,  # of the photograph
     ):
-        with Image.open(path) as image:
+        with open_photograph(path) as image:
             image.draft("L", (160, 160))
             image = ImageOps.exif_transpose(image).convert("L").resize((160, 160), Image.Resampling.BILINEAR)
         self.scales = [thumbnail(image, side) for side in SCALES]
@@ -52,7 +54,7 @@ class Look:
     def windows(self) -> np.ndarray:  # (185, 1024)
         return as_vectors(np.concatenate([sliding_window_view(x, (SIDE, SIDE)).reshape(-1, SIDE, SIDE) for x in self.scales]))
 
-# %% ../nbs/15_leaks.ipynb #c012
+# %% ../nbs/15_leaks.ipynb #c013
 def distances(
     train: list[Path],  # photographs
     test: list[Path],  # photographs
@@ -69,10 +71,10 @@ def distances(
         for column, look in zip(block.T, looks): column[:] = np.minimum(column, 1 - (both @ look.windows().T).max(1).reshape(-1, 2).max(1))
     return found
 
-# %% ../nbs/15_leaks.ipynb #c019
+# %% ../nbs/15_leaks.ipynb #c020
 THRESHOLD = 0.5
 
-# %% ../nbs/15_leaks.ipynb #c020
+# %% ../nbs/15_leaks.ipynb #c022
 def find_leaks(
     train: list[Path],  # photographs to learn from
     test: list[Path],  # inputs and targets of the test set

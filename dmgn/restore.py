@@ -11,7 +11,6 @@ __all__ = ['SUBFOLDERS', 'DESCRIPTIONS', 'descriptions', 'read_photograph', 'fro
 import io
 import json
 import math
-import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,12 +19,12 @@ import numpy as np
 import torch
 from huggingface_hub import file_exists, try_to_load_from_cache
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from torch import Tensor
 from tqdm import tqdm
 
-from .images import PRETRAINED, to_pil, to_tensor, written_whole
-from .model import DMGN, TASKS, DMGNConfig, DMGNOutput, bundled, first_line, mask_names
+from .images import PRETRAINED, first_line, open_photograph, to_pil, to_tensor, written_whole
+from .model import DMGN, TASKS, DMGNConfig, DMGNOutput, bundled, mask_names
 
 # %% ../nbs/20_restore.ipynb #c005
 SUBFOLDERS = (34665, 34853) # of EXIF data: the camera's settings, the place
@@ -45,19 +44,11 @@ def descriptions(
 def read_photograph(
     path: str | Path, # of a file that Pillow can read
 ) -> Image.Image: # upright, in its own mode, with its format
-    "Open and decode a photograph, or say in one line why not"
-    if not (path := Path(path)).is_file():
-        raise FileNotFoundError(f"no photograph {path}" + ": it is a folder" * path.is_dir())
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        try:
-            with path.open("rb") as file, Image.open(file) as image:  # from a path, Pillow scrambles grey TIFF files that lie on their side
-                exif = descriptions(image.getexif())
-                upright = ImageOps.exif_transpose(image)
-                upright.format = image.format
-                if exif: upright.info.setdefault("exif", exif)
-        except UnidentifiedImageError: raise ValueError(f"{path} cannot be read as a photograph: its format is none that Pillow knows") from None
-        except Exception as e: raise ValueError(f"{path} cannot be read as a photograph: {first_line(e)}") from None
+    "A photograph with all that is needed to write another like it"
+    with open_photograph(path) as image:
+        exif, upright = descriptions(image.getexif()), ImageOps.exif_transpose(image)
+        upright.format = image.format
+    if exif: upright.info.setdefault("exif", exif)
     return upright
 
 # %% ../nbs/20_restore.ipynb #c012
@@ -186,7 +177,7 @@ def tile_weights(
     rise = torch.sin(math.pi / 2 * (2 * distance / overlap + 0.5).clamp(0, 1)) ** 2
     return [(a, (rise[i] - rise[i + 1])[a:b]) for i, (a, b) in enumerate(zip(starts, stops))]
 
-# %% ../nbs/20_restore.ipynb #c037
+# %% ../nbs/20_restore.ipynb #c038
 def pick_tile(
     size: tuple[int, int], # width and height of the photograph
     config: DMGNConfig, # of the network
@@ -198,7 +189,7 @@ def pick_tile(
     if tile is None: tile = max(size) if size[0] * size[1] <= affordable else max(64, math.isqrt(affordable // 2))
     return max(64, math.ceil(tile / 16) * 16)
 
-# %% ../nbs/20_restore.ipynb #c039
+# %% ../nbs/20_restore.ipynb #c041
 @torch.inference_mode()
 def run_tiled(
     network: DMGN, # on the device
@@ -220,7 +211,7 @@ def run_tiled(
             sums[n][here] += part.cpu() * (down[:, None] * across)
     return DMGNOutput(*map(sums.get, range(5)), [m.cpu() for m in out.masks] if len(places) == 1 else [])
 
-# %% ../nbs/20_restore.ipynb #c041
+# %% ../nbs/20_restore.ipynb #c043
 @dataclass
 class Restoration:
     "What `restore` returns; in a notebook it shows input and result side by side"
@@ -241,7 +232,7 @@ class Restoration:
         page.quantize(256).save(buffer := io.BytesIO(), "png")
         return buffer.getvalue()
 
-# %% ../nbs/20_restore.ipynb #c042
+# %% ../nbs/20_restore.ipynb #c045
 def restore(
     image: str | Path | Image.Image | np.ndarray | Tensor, # path, PIL image, array (uint8 or [0, 1]) or tensor in [-1, 1]
     task: str = "deraining", # what to remove: "reflection", "deraining" or "dehazing"
@@ -259,7 +250,7 @@ def restore(
     return Restoration(photograph, in_mode_of(photograph, background), coarse, noise, out.separator_mask,
                        out.noise_distribution_map, dict(zip(mask_names(network.config), out.masks)))
 
-# %% ../nbs/20_restore.ipynb #c056
+# %% ../nbs/20_restore.ipynb #c059
 def save_like(
     image: Image.Image, # to write
     original: Image.Image, # as it was read, with its format
@@ -274,7 +265,7 @@ def save_like(
     path.parent.mkdir(parents=True, exist_ok=True)
     with written_whole(path) as partial: image.save(partial, kind, quality=95, subsampling=0, **kept)
 
-# %% ../nbs/20_restore.ipynb #c057
+# %% ../nbs/20_restore.ipynb #c060
 def restore_file(
     source: str | Path, # of a photograph
     target: str | Path, # where to write the result; must not be the source

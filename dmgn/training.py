@@ -28,11 +28,11 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from torchvision.transforms.v2.functional import center_crop
 from tqdm.auto import tqdm
 
-from .data import Mixture, PairedPhotographs, SyntheticPairs, as_floats, read_bytes, read_depth, sample_generator, training_sample
-from .images import show_images, written_whole
+from .data import Mixture, PairedPhotographs, SyntheticPairs, check_room, crops, read_bytes, read_depth, sample_generator, size_of, to_unit_range, training_sample
+from .images import first_line, show_images, written_whole
 from .losses import LossWeights, PatchDiscriminator, discriminator_loss, hinge_loss, joint_loss
 from .metrics import psnr
-from .model import DMGN, first_line
+from .model import DMGN
 from .synthesis import SYNTHESISERS, Scene, Synthesiser, add_reflection, ceilnet_reflection, plnet_reflection
 
 # %% ../nbs/13_training.ipynb #c007
@@ -232,7 +232,8 @@ def validation_pairs(
     depths: dict[Path, Path] | None = None, # depth maps of some of them
 ) -> list[tuple[Tensor, Tensor, Tensor]]: # mixture, background, noise (3, side, side) in [-1, 1]
     "Held-out photographs with noise that is the same at every call"
-    squares = [center_crop(as_floats(read_bytes(path)), [side, side]) for path in photographs]
+    if photographs: check_room(crops(side), {path: size_of(path) for path in photographs})
+    squares = [center_crop(to_unit_range(read_bytes(path)), [side, side]) for path in photographs]
     found = []
     for n, (path, background) in enumerate(zip(photographs, squares)):
         depth = center_crop(read_depth(depths[path]), [side, side]) if depths and path in depths else None

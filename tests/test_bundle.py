@@ -11,8 +11,8 @@ import typer
 from PIL import Image
 
 from dmgn.cli import app
-from dmgn.images import PRETRAINED, example
-from dmgn.metrics import evaluate_pair, read_picture
+from dmgn.images import PRETRAINED, example, read_rgb
+from dmgn.metrics import evaluate_pair
 from dmgn.model import DMGN, DMGNConfig
 from dmgn.restore import restore
 from dmgn.synthesis import SYNTHESISERS
@@ -64,7 +64,7 @@ def test_a_run_becomes_a_bundled_network(run: Path, test_set: Path, tmp_path: Pa
     assert (folder / "failures.png").stat().st_size < 150_000
     results = json.loads((folder / "results.json").read_text())
     assert [(row["benchmark"], row["protocol"], row["count"]) for row in results] == [("real20_300", "rgb-per-channel", 2), ("real20_300", "rgb", 2)]
-    pairs = [tuple(read_picture(test_set / f"real20_300/{kind}/{n}.png") for kind in ("blended", "transmission_layer")) for n in (3, 4)]
+    pairs = [tuple(read_rgb(test_set / f"real20_300/{kind}/{n}.png") for kind in ("blended", "transmission_layer")) for n in (3, 4)]
     for row in results:
         for what, predict in (("input", lambda x: x), ("restored", lambda x: restore(x, "reflection", network).background)):
             scores = [evaluate_pair(predict(a), b, row["protocol"]) for a, b in pairs]

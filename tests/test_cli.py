@@ -279,9 +279,9 @@ def test_train_on_pairs_alone_from_a_network(run: Callable[..., Result], network
 
 
 @pytest.mark.parametrize("arguments, message", [
-    (["--train", "nowhere"], "no folder nowhere"), (["--train", "trip/day2"], "expected at least 5"), (["--train", "small"], "expected at least 224 x 224"),
+    (["--train", "nowhere"], "no folder nowhere"), (["--train", "trip/day2"], "expected at least 5"), (["--train", "small"], "50x50, is too small for the crop"), (["--train", "small", "--crop", "32"], "Required crop size (224, 224)"),
     ([], "nothing to learn from"), (["--train", "small", "--task", "denoising"], "no task 'denoising'"), (["--train", "small", "--preset", "large"], "no preset 'large'"),
-    (["--train", "small", "--val", "trip", "--crop", "64"], "expected at least"), (["--train", "small", "--val", "nowhere"], "no folder nowhere")])
+    (["--train", "trip", "--val", "small", "--crop", "20"], "50x50, is too small for the crop"), (["--train", "small", "--val", "nowhere"], "no folder nowhere")])
 def test_train_refuses(run: Callable[..., Result], arguments: list[str], message: str):
     noise_photographs("small", side=50)
     assert refused(run("train", "--task", "deraining", "-o", "run", "--vgg", "random", *arguments), message)

@@ -14,15 +14,15 @@ from PIL import Image
 
 from dmgn import metrics
 from dmgn.benchmarks import benchmark_pairs
-from dmgn.images import example
-from dmgn.metrics import (PROTOCOLS, Score, as_floats, crop_centre, evaluate_pair, evaluate_pairs, lmse, lpips, mean_of, names_of, ncc, psnr, read_picture,
+from dmgn.images import example, read_rgb
+from dmgn.metrics import (PROTOCOLS, Score, as_float64, crop_centre, evaluate_pair, evaluate_pairs, lmse, lpips, mean_of, names_of, ncc, psnr,
                           report, rgb_to_y, saved_predictions, ssim, table, write_csv, write_json)
 
 
 @pytest.fixture(scope="module")
 def pair() -> tuple[np.ndarray, np.ndarray]:
     "A rainy photograph and the same without rain, as floats."
-    return tuple(as_floats(image.crop((60, 40, 200, 131))) for image in example("cat"))
+    return tuple(as_float64(image.crop((60, 40, 200, 131))) for image in example("cat"))
 
 
 def batch(array: np.ndarray) -> torch.Tensor:
@@ -172,13 +172,14 @@ def test_pictures_are_read_upright_and_in_8_bits(tmp_path: Path):
     exif = Image.Exif()
     exif[0x0112] = 6
     image.save(tmp_path / "lying.png", exif=exif)
-    assert read_picture(tmp_path / "lying.png").size == (20, 30)
+    assert read_rgb(tmp_path / "lying.png").size == (20, 30)
     Image.fromarray(np.full((4, 4), 40000, np.uint16)).save(tmp_path / "deep.png")
     (tmp_path / "text.png").write_text("a text")
     image.save(tmp_path / "whole.jpg")
     (tmp_path / "half.jpg").write_bytes((tmp_path / "whole.jpg").read_bytes()[:-200])
-    for name, message in {"deep.png": "more than 8 bits", "text.png": "cannot be read", "half.jpg": "cannot be read", "none.png": "cannot be read"}.items():
-        with pytest.raises(ValueError, match=f"{name} .*{message}|{name} {message}"): read_picture(tmp_path / name)
+    for name, message in {"deep.png": "more than 8 bits", "text.png": "cannot be read", "half.jpg": "cannot be read"}.items():
+        with pytest.raises(ValueError, match=f"{name} .*{message}|{name} {message}"): read_rgb(tmp_path / name)
+    with pytest.raises(FileNotFoundError, match="no photograph .*none.png"): read_rgb(tmp_path / "none.png")
 
 
 def test_saved_predictions_are_complete_or_an_error(tmp_path: Path):
@@ -227,4 +228,4 @@ def test_a_report_can_be_checked(tmp_path: Path):
                                                       ("ihaze_small", "rgb", 14.51)])
 def test_inputs_of_test_sets_have_their_known_psnr(shared: Callable[[str], Path], name: str, protocol: str, expected: float):
     pairs = benchmark_pairs(name, shared(f"data/{name}"))
-    assert np.mean([psnr(*map(read_picture, pair), protocol) for pair in pairs]) == pytest.approx(expected, abs=0.006)
+    assert np.mean([psnr(*map(read_rgb, pair), protocol) for pair in pairs]) == pytest.approx(expected, abs=0.006)

@@ -13,8 +13,8 @@ import torch
 from PIL import Image, ImageOps
 
 from dmgn.benchmarks import benchmark, benchmark_pairs
-from dmgn.images import EXAMPLES, NOISES, PRETRAINED, example, show_images, to_pil, to_tensor
-from dmgn.metrics import DEFINITIONS, Score, evaluate_pairs, psnr, read_picture
+from dmgn.images import EXAMPLES, NOISES, PRETRAINED, example, read_rgb, show_images, to_pil, to_tensor
+from dmgn.metrics import DEFINITIONS, Score, evaluate_pairs, psnr
 from dmgn.model import DMGN
 from dmgn.restore import load_network, restore
 from dmgn.synthesis import Scene
@@ -124,7 +124,7 @@ def measure(
     "The network's numbers on a test set, by its protocol; also in rgb where that is not the same"
     row, pairs = benchmark(name), benchmark_pairs(name, root)
     load_network(row.task, network)
-    restored = [restore(read_picture(source), row.task, network).background for source, _ in pairs]
+    restored = [restore(read_rgb(source), row.task, network).background for source, _ in pairs]
     def numbers(score: Score) -> dict[str, float]: return {"psnr": score.psnr, "ssim": score.ssim}
     found = []
     for protocol in [row.protocol] + ["rgb"] * (row.protocol == "rgb-per-channel"):

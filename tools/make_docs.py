@@ -1,7 +1,8 @@
 "Builds the site into _docs/ offline: nbdev processes the notebooks, smalldocs renders them with _quarto.yml."
-import os
+import base64
 import re
 import shutil
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -9,19 +10,29 @@ from pathlib import Path
 from nbdev.config import get_config
 from nbdev.serve import proc_nbs
 
+PICTURE = re.compile(r'<img (?![^>]*\bwidth=)([^>]*?)src="data:image/png;base64,([^"]+)"')
+ICONS = re.compile(r'(<i class="bi[^"]*"(?: [\w-]+="[^"]*")*?) role="img"')
 
-def link_locally(
+FONTS = re.compile(r'@import url\([^)]*\);?')  # A theme's own letters: the system's do, and no third party is asked
+
+
+def sized(
+    match: re.Match,  # Of PICTURE
+) -> str:  # The same tag, with its picture's width and height: the page does not jump while it loads
+    "A picture's size, read from the head of its PNG."
+    width, height = struct.unpack(">II", base64.b64decode(match[2][:64])[16:24])
+    return f'<img width="{width}" height="{height}" {match[1]}src="data:image/png;base64,{match[2]}"'
+
+
+def polish(
     site: Path,  # The rendered site
-    address: str,  # Where nbdev's links say the site is
 ) -> None:
-    "Point nbdev's links to this package's own pages at the files beside them, which keep their numbers."
-    pages = {re.sub(r"^\d+[a-z]?_", "", page.name): page for page in site.rglob("*.html")}
+    "What smalldocs leaves out: sizes of pictures, that an icon beside a text or a label is decoration, and letters that need no network."
     for page in site.rglob("*.html"):
-        def local(match: re.Match) -> str:
-            target = pages.get(match[1])
-            return os.path.relpath(target, page.parent) if target else match[0]
-        text = page.read_text(encoding="utf-8")
-        page.write_text(re.sub(rf"{re.escape(address)}/(?:[\w/]+/)?([\w.]+\.html)", local, text), encoding="utf-8")
+        text = PICTURE.sub(sized, page.read_text(encoding="utf-8"))
+        page.write_text(ICONS.sub(r'\1 aria-hidden="true"', text), encoding="utf-8")
+    for theme in site.glob("site_libs/**/*.css"):
+        theme.write_text(FONTS.sub("", theme.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 def main() -> None:
@@ -31,7 +42,7 @@ def main() -> None:
     smalldocs = Path(sys.executable).with_name("smalldocs")
     if not smalldocs.exists(): sys.exit("smalldocs is not installed: it needs Python 3.11 or newer")
     if code := subprocess.run([smalldocs, "render", processed]).returncode: sys.exit(code)
-    link_locally(processed/config.doc_path.name, config.doc_host + config.doc_baseurl)
+    polish(processed/config.doc_path.name)
     shutil.rmtree(config.doc_path, ignore_errors=True)
     shutil.move(processed/config.doc_path.name, config.doc_path)
     print(f"Wrote {config.doc_path.relative_to(config.config_path)}/index.html")

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 from skimage import data
-from torch import Tensor
+from torchvision.transforms.v2.functional import pil_to_tensor
 
+from dmgn.data import to_unit_range
 from dmgn.images import EXAMPLES
 from dmgn.synthesis import HazeParameters, RainParameters, ReflectionParameters, add_haze, add_rain, add_reflection, random_depth
 
@@ -63,24 +64,18 @@ def reduced(
     return ImageOps.fit(Image.fromarray(RECIPES[name].photograph()), size, Image.Resampling.LANCZOS)
 
 
-def as_floats(
-    image: Image.Image, # RGB
-) -> Tensor: # (3, H, W) in [0, 1]
-    "A photograph as dmgn.synthesis takes it"
-    return torch.tensor(np.asarray(image)).permute(2, 0, 1) / 255
-
-
 def make(
     name: str, # of a recipe
 ) -> dict[str, Image.Image]: # by the ending of the file's name
     "A photograph without noise and with each kind of it"
     recipe = RECIPES[name]
     clean = Image.fromarray(recipe.photograph()).resize(recipe.size, Image.Resampling.LANCZOS)
-    background, (other, window) = as_floats(clean), recipe.reflection
+    other, window = recipe.reflection
+    background, reflected = (to_unit_range(pil_to_tensor(image)) for image in (clean, reduced(other, recipe.size)))
     def seeded(seed: int) -> torch.Generator: return torch.Generator().manual_seed(seed)
     depth = random_depth(clean.height, clean.width, seeded(recipe.haze[0]))
     mixtures = {"_rain": add_rain(background, seeded(recipe.rain[0]), recipe.rain[1]),
-                "_reflection": add_reflection(background, as_floats(reduced(other, recipe.size)), seeded(0), window),
+                "_reflection": add_reflection(background, reflected, seeded(0), window),
                 "_haze": add_haze(background, seeded(0), depth, recipe.haze[1])}
     drawn = {ending: Image.fromarray((mixture * 255).round().byte().permute(1, 2, 0).numpy()) for ending, (mixture, _) in mixtures.items()}
     return {"": clean} | drawn

@@ -55,6 +55,9 @@ def output_text(
             pictures[name] = base64.b64decode(data[f"image/{kind}"])
             alt, caption = (said.get(key, "").strip("\"'") for key in ("fig-alt", "fig-cap"))
             return f"![{alt}]({name})" + f"\n\n*{caption}*" * bool(caption)
+    if data.get("text/html", "").startswith("<svg"):
+        pictures[f"{stem}.svg"] = data["text/html"].strip().encode() + b"\n"
+        return f"![{said.get('fig-alt', '').strip(chr(34))}]({stem}.svg)"
     if "text/markdown" in data: return data["text/markdown"].strip()
     return fenced(data["text/plain"]) if "text/plain" in data else ""
 

@@ -71,16 +71,16 @@ STYLE = """<style>
 """
 
 # %% ../nbs/25_widgets.ipynb #c010
-COMPARISON = """<div class="dmgn-compare" data-lm-suppress-shortcuts="true" style="--at: 50%; --width: {width}px; max-width: {both}px">
+COMPARISON = """<div class="dmgn-compare" style="--at: 50%; --width: {width}px; max-width: {both}px">
 <div class="dmgn-frame">
 <figure><img src="{before}" alt="{alt}, {before_label}" width="{width}" height="{height}"
  onload="this.closest('.dmgn-compare').classList.add('dmgn-ready', 'dmgn-wipe')"><figcaption>{before_label}</figcaption></figure>
 <figure><img src="{after}" alt="{alt}, {after_label}" width="{width}" height="{height}"><figcaption>{after_label}</figcaption></figure>
 <span></span>
-<input type="range" min="0" max="100" value="50" aria-label="How much of it is shown {before_label}" aria-valuetext="50 %"
+<input type="range" min="0" max="100" value="50" data-lm-suppress-shortcuts="true" aria-label="How much of it is shown {before_label}" aria-valuetext="50 %"
  oninput="this.closest('.dmgn-compare').style.setProperty('--at', this.value + '%'); this.setAttribute('aria-valuetext', this.value + ' %')">
 </div>
-<label><input type="checkbox" onchange="this.closest('.dmgn-compare').classList.toggle('dmgn-wipe', !this.checked)"> side by side</label>
+<label><input type="checkbox" data-lm-suppress-shortcuts="true" onchange="this.closest('.dmgn-compare').classList.toggle('dmgn-wipe', !this.checked)"> side by side</label>
 </div>"""
 
 # %% ../nbs/25_widgets.ipynb #c011
@@ -108,7 +108,7 @@ class BeforeAfter:
 
 # %% ../nbs/25_widgets.ipynb #c012
 def show_restoration(
-    result: Restoration | tuple[Image.Image, Image.Image],  # what `restore` returned, or a picture before and after
+    result: Restoration | tuple[Image.Image, Image.Image],  # what restore returned, or a picture before and after
     labels: tuple[str, str] = ("before", "after"),  # of the two
     alt: str = "A photograph",  # what it shows, for readers who do not see it
     width: int = 480,  # in pixels; larger pictures are reduced
@@ -142,7 +142,7 @@ def show_live(
     picture: Image.Image,  # for where no kernel runs
     widget: Callable[[], Any],  # makes the widget
     text: str,  # for where there are no pictures
-) -> dict[str, Any]:  # as `_repr_mimebundle_` returns it
+) -> dict[str, Any]:  # as _repr_mimebundle_ returns it
     "A widget if it can live, a picture in any case"
     forms = {"text/plain": text, "image/png": data_uri(picture, "PNG").partition(",")[2]}
     if not kernel_runs(): return forms
@@ -216,7 +216,7 @@ class Gate(NamedTuple):
 def gates(
     network: DMGN,  # on the CPU
     photograph: Image.Image,  # RGB
-) -> dict[str, Gate]:  # by the names of `mask_names`, in order
+) -> dict[str, Gate]:  # by the names of mask_names, in order
     "The mask of every cell, and the features behind it"
     cells, masks, features = [m for m in network.modules() if isinstance(m, RDMC)], [], []
     if not cells: raise ValueError("this network's cells have no masks: expected one with cell='rdmc'")
@@ -291,7 +291,7 @@ def show_histogram(
 
 # %% ../nbs/25_widgets.ipynb #c039
 def small_photograph(
-    image: Any,  # path, PIL image, array or tensor, as `restore` takes it
+    image: Any,  # path, PIL image, array or tensor, as restore takes it
     width: int = 400,  # longest side in pixels; a larger one is reduced
 ) -> Image.Image:  # RGB
     "A photograph that is quickly looked at"
@@ -300,7 +300,7 @@ def small_photograph(
     return photograph
 
 def mask_explorer(
-    image: Any,  # path, PIL image, array or tensor, as `restore` takes it; a large one is reduced
+    image: Any,  # path, PIL image, array or tensor, as restore takes it; a large one is reduced
     task: str = "deraining",  # what to remove: "reflection", "deraining" or "dehazing"
     model: DMGN | str | Path | None = None,  # a network, its name, folder or file; None: the bundled one of the task
 ) -> Explorer:  # of generator and cell
@@ -342,8 +342,8 @@ def layer_title(
     return name if isinstance(part, Image.Image) else f"{name}, {part.min():.2f} to {part.max():.2f}"
 
 def noise_layers(
-    result: Restoration | Any,  # what `restore` returned, or anything it takes; a large photograph is reduced
-    **options: Any,  # task and model, for `restore`
+    result: Restoration | Any,  # what restore returned, or anything it takes; a large photograph is reduced
+    **options: Any,  # task and model, for restore
 ) -> Explorer:  # of layer and opacity
     "The mixture, its noise image and its noise distribution map, and any of them laid over the mixture"
     if not isinstance(result, Restoration): result = restore(small_photograph(result), **options)
@@ -368,7 +368,7 @@ def play_rain(
     background: Tensor,  # (3, H, W) in [0, 1]
     other: Tensor,  # not used
     seed: int,  # of the streaks
-    **values: float,  # of `RainParameters`
+    **values: float,  # of RainParameters
 ) -> tuple[Tensor, Tensor]:  # mixture and rain
     "Rain with given parameters"
     return add_rain(background, seeded(seed), RainParameters(**values))
@@ -389,7 +389,7 @@ def play_reflection(
     background: Tensor,  # (3, H, W) in [0, 1]
     other: Tensor,  # what is reflected, of the same shape
     ghost_shift: int,  # columns between the two reflections of a pane
-    **values: float,  # of `ReflectionParameters`
+    **values: float,  # of ReflectionParameters
 ) -> tuple[Tensor, Tensor]:  # mixture and reflection
     "A reflection with given parameters"
     return add_reflection(background, other, seeded(0), ReflectionParameters(ghost_shift=(0, ghost_shift), **values))
@@ -410,7 +410,7 @@ PLAYGROUNDS: dict[str, tuple[Callable[..., tuple[Tensor, Tensor]], Controls]] = 
 # %% ../nbs/25_widgets.ipynb #c053
 def synthesis_playground(
     noise: str = "rain",  # or "haze" or "reflection"
-    background: Any = None,  # photograph to spoil, as `restore` takes it; None: the bundled cat
+    background: Any = None,  # photograph to spoil, as restore takes it; None: the bundled cat
     reflected: Any = None,  # photograph for a reflection to show; None: the bundled cup of coffee
 ) -> Explorer:  # of the noise's parameters
     "Drag the parameters of a noise and see what they do to a photograph"

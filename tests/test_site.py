@@ -263,6 +263,13 @@ def test_the_keyboard_reaches_the_content_and_shows_where_it_is(opened: Callable
     tab.close()
 
 
+def test_what_scrolls_sideways_can_be_reached_with_the_keyboard(opened: Callable):
+    tab = opened("03_rdmc.html", PHONE)
+    scrolling = tab.locator("main pre, main table").evaluate_all("all => all.filter(el => el.scrollWidth > el.clientWidth).map(el => el.tabIndex)")
+    assert scrolling and set(scrolling) == {0}
+    tab.close()
+
+
 def test_the_theme_can_be_chosen_and_is_kept(opened: Callable):
     tab = opened("index.html")
     dark = "document.documentElement.classList.contains('quarto-dark')"

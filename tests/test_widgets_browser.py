@@ -204,7 +204,7 @@ def test_a_subject_ranks_a_sample_with_mouse_and_keyboard(page: Page, lab: tuple
     button("A: 4th").wait_for()
     assert not votes.exists()
     button("Next").click()
-    vote = until(lambda: votes.exists() and json.loads(votes.read_text()), "the vote")
+    vote = json.loads(until(lambda: votes.exists() and votes.read_text(), "the vote"))
     assert (vote["subject"], sorted(vote["shown"])) == ("Ada", sorted(METHODS))
     assert vote["ranking"] == [vote["shown"]["ABCD".index(letter)] for letter in "BCDA"]
     until(lambda: page.get_by_text("Sample 2 of 2").count(), "the second sample")

@@ -130,7 +130,7 @@ def chromium() -> Iterator:
 def opened(chromium, address: str, katex: Path) -> Iterator[Callable]:
     "`opened(page, size)`: a page of the site in a tab; KaTeX comes from the local copy, and nothing else from elsewhere."
     context = chromium.new_context(viewport=DESKTOP, color_scheme="light", reduced_motion="reduce")
-    context.set_default_timeout(60_000)
+    context.set_default_timeout(120_000)
 
     def answer(route) -> None:
         url = route.request.url

@@ -135,7 +135,7 @@ def benchmark_folder(
 ) -> Path:  # the data set's folder
     "Where a data set is; raises if there is no such folder"
     row, root = benchmark(name), Path(root)
-    if not root.is_dir(): raise FileNotFoundError(f"no folder {root}: expected {row.tree}; {name} is to be had from {row.source}")
+    if not root.is_dir(): raise FileNotFoundError(f"no folder {root}: expected {row.tree}; where to get {name}: {row.source}")
     return next(folder for below in (name, *row.folders, ".") if (folder := root / below).is_dir())
 
 # %% ../nbs/14_benchmarks.ipynb #c023
@@ -177,7 +177,7 @@ def read_layout(
     pictures = pictures_below(folder)
     found = [leads for layout in row.layouts if (leads := matched(pictures, layout))]
     whole = [leads for leads in found if not row.has_targets or any(target in pictures for target in leads.values())]
-    if not found: raise FileNotFoundError(f"{folder} is not laid out as {name}: expected {row.tree}; it is to be had from {row.source}")
+    if not found: raise FileNotFoundError(f"{folder} is not laid out as {name}: expected {row.tree}; where to get it: {row.source}")
     return pictures, (whole or found)[0]
 
 # %% ../nbs/14_benchmarks.ipynb #c030

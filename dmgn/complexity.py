@@ -127,7 +127,7 @@ def set_back(
     except OSError: pass
     return peak_memory(device)
 
-# %% ../nbs/experiments/04_table3_complexity.ipynb #c031
+# %% ../nbs/experiments/04_table3_complexity.ipynb #c032
 def available_memory(
     device: str = "cpu", # "cpu" or "cuda"
 ) -> float: # MiB
@@ -136,7 +136,7 @@ def available_memory(
     known = Path("/proc/meminfo")
     return int(re.search(r"MemAvailable:\s+(\d+)", known.read_text())[1]) / 2**10 if known.exists() else math.inf
 
-# %% ../nbs/experiments/04_table3_complexity.ipynb #c033
+# %% ../nbs/experiments/04_table3_complexity.ipynb #c034
 def timed(
     run: Callable[[], Any], # what to time
     device: str, # that does the work
@@ -148,7 +148,7 @@ def timed(
     wait()
     return time.perf_counter() - start, result
 
-# %% ../nbs/experiments/04_table3_complexity.ipynb #c034
+# %% ../nbs/experiments/04_table3_complexity.ipynb #c035
 @torch.inference_mode()
 def measure(
     variant: str, # form of the head: "plain" or "factorised"
@@ -165,7 +165,7 @@ def measure(
     return {"seconds": min(seconds for seconds, _ in runs), "runs": [seconds for seconds, _ in runs], "memory": peak_memory(device) - loaded,
             "memory_loaded": loaded, "checksum": float(runs[0][1])}
 
-# %% ../nbs/experiments/04_table3_complexity.ipynb #c037
+# %% ../nbs/experiments/04_table3_complexity.ipynb #c038
 def latest(
     records: list[dict[str, Any]], # of a result file
     experiment: str, # "table3" or "train-full"
@@ -176,7 +176,7 @@ def latest(
     found = {r["side"]: r for r in records if (r["experiment"], r["variant"], r.get("device")) == (experiment, variant, device)}
     return dict(sorted(found.items()))
 
-# %% ../nbs/experiments/04_table3_complexity.ipynb #c038
+# %% ../nbs/experiments/04_table3_complexity.ipynb #c039
 def foretold(
     measured: dict[int, dict[str, Any]], # by side, see latest
     side: int, # of the next size
@@ -185,7 +185,7 @@ def foretold(
     smaller = [r for s, r in measured.items() if s < side and "seconds" in r]
     return smaller[-1]["memory_loaded"] + smaller[-1]["memory"] * (side / smaller[-1]["side"]) ** 2 if smaller else 0.0
 
-# %% ../nbs/experiments/04_table3_complexity.ipynb #c039
+# %% ../nbs/experiments/04_table3_complexity.ipynb #c040
 def measure_missing(
     experiment: str, # "table3" or "train-full"
     run: Callable[..., dict[str, Any]], # measures a variant at a side on a device
@@ -208,14 +208,14 @@ def measure_missing(
         add_result(out, record | result | {"environment": environment(device), "date": time.strftime("%Y-%m-%d")})
         print(f"{variant} at {side} x {side}:", result.get("left_out") or f"{result['seconds']:.2f} s, {result['memory']:.0f} MiB", flush=True)
 
-# %% ../nbs/experiments/04_table3_complexity.ipynb #c041
+# %% ../nbs/experiments/04_table3_complexity.ipynb #c042
 SIDES = (128, 192, 256, 384, 512, 768, 1024)
 commands = typer.Typer(cls=OneLineErrors, no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 Out = Annotated[Path, typer.Option(help="Result file, JSON lines; what it has already is not measured again.")]
 Device = Annotated[str, typer.Option(help="cpu or cuda.")]
 Memory = Annotated[float, typer.Option(help="GiB that a measurement may take.")]
 
-# %% ../nbs/experiments/04_table3_complexity.ipynb #c042
+# %% ../nbs/experiments/04_table3_complexity.ipynb #c043
 @commands.command("table3")
 def measure_table3(
     out: Out, # result file
@@ -229,7 +229,7 @@ def measure_table3(
         return {"multiply_adds": work(variant, side), "parameters": parameter_counts(network_in_form(variant, device="meta"))} | run(variant=variant, side=side, device=device)
     measure_missing("table3", counted, [(form, s) for s in side for form in FORMS], out, device, memory)
 
-# %% ../nbs/experiments/04_table3_complexity.ipynb #c044
+# %% ../nbs/experiments/04_table3_complexity.ipynb #c045
 def measure_step(
     variant: str, # preset of `dmgn train`: "small" or "paper"
     side: int, # of the crops, in pixels
@@ -249,7 +249,7 @@ def measure_step(
     runs = [timed(lambda: next(left), device)[0] for _ in range(steps + 1)][1:]
     return {"seconds": min(runs), "runs": runs, "memory": peak_memory(device) - loaded, "memory_loaded": loaded, "batch": batch}
 
-# %% ../nbs/experiments/04_table3_complexity.ipynb #c045
+# %% ../nbs/experiments/04_table3_complexity.ipynb #c046
 STEPS = (("small", 64), ("paper", 64), ("paper", 128), ("paper", 256)) # presets and crops
 
 @commands.command("steps")
@@ -261,7 +261,7 @@ def measure_steps(
     "Seconds and peak memory of a training step of both presets, in batches of 4."
     measure_missing("train-full", partial(in_fresh_process, measure_step), list(STEPS), out, device, memory)
 
-# %% ../nbs/experiments/04_table3_complexity.ipynb #c046
+# %% ../nbs/experiments/04_table3_complexity.ipynb #c047
 #| eval: false
 if __name__ == "__main__" and __spec__ is not None: # python -m dmgn.complexity table3 --out ...
     commands()

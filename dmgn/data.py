@@ -335,8 +335,9 @@ class SyntheticPairs(Dataset):
         transform: Callable[..., Any], # see crops
         seed: int = 0, # of every random choice
         depths: dict[Path, Path] | None = None, # depth maps of some photographs, see read_depth
+        alter: Callable[[Tensor, torch.Generator], Tensor] | None = None, # the background, before there is noise; see BACKGROUNDS
     ):
-        self.photographs, self.synthesise, self.transform = photographs, synthesise, transform
+        self.photographs, self.synthesise, self.transform, self.alter = photographs, synthesise, transform, alter
         self.seed, self.depths, self.read = seed, depths or {}, reader(photographs)
         check_room(transform, {path: size_of(path) for path in photographs})
         check_depths(self.depths)
@@ -352,7 +353,9 @@ class SyntheticPairs(Dataset):
         images = [self.read(path)] + ([read_depth(self.depths[path])] if path in self.depths else [])
         background, *depth = jointly(self.transform, images, generator)
         other = self.photographs[int(torch.randint(len(self), (), generator=generator))]
-        return Scene(to_unit_range(background), to_unit_range(jointly(self.transform, [self.read(other)], generator)[0]), *depth)
+        other = to_unit_range(jointly(self.transform, [self.read(other)], generator)[0])
+        background = to_unit_range(background)
+        return Scene(self.alter(background, generator) if self.alter else background, other, *depth)
 
     def __getitem__(self,
         index: int, # of the sample
@@ -362,7 +365,7 @@ class SyntheticPairs(Dataset):
         mixture, layer = self.synthesise(scene, generator)
         return training_sample(mixture, scene.background, layer)
 
-# %% ../nbs/11_data.ipynb #c103
+# %% ../nbs/11_data.ipynb #c105
 class Mixture(Dataset):
     "Samples from several data sets in given shares; sample `i` depends on seed and `i` alone, and `i` may exceed the length"
     def __init__(self,

@@ -28,6 +28,7 @@ def run_named_experiment(
     where it stopped. Several GPUs: `accelerate launch -m dmgn.experiments NAME ...`."""
     from dmgn import experiments
     from dmgn.restore import pick_device
+    from dmgn.training import this_process
     chosen = experiments.experiment(name, scale)
     if out.is_file(): raise ValueError(f"{out} is a file: expected a folder for the runs")
     pick_device(device)
@@ -35,4 +36,6 @@ def run_named_experiment(
     else:
         records = experiments.run_experiment(chosen, out, data, device, vgg, only, typer.echo)
         report = [repr(experiments.results_table(records, [variant.name for variant in chosen.variants], chosen.test_sets))]
-    if experiments.this_process().is_main_process: typer.echo("\n".join(report))
+    process = this_process()
+    if process.is_main_process: typer.echo("\n".join(report))
+    process.destroy_process_group()

@@ -10,9 +10,9 @@ __all__ = ['SCALES', 'PLNET_LIKE', 'BSDS', 'STEPS', 'FACTORS', 'CLASSICAL', 'LIG
            'paper_tables', 'paper_rows', 'Mean', 'over_seeds', 'Table', 'as_cell', 'results_table', 'Comparison',
            'Spread', 'pooled_spread', 'compare', 'Split', 'split', 'folder_of', 'Sources', 'find_pairs', 'sources',
            'training_set', 'kept_apart', 'fingerprint', 'fingerprints', 'Job', 'run_folder', 'results_file',
-           'fixed_parts', 'flat', 'check_unchanged', 'this_process', 'absence', 'make_job', 'with_progress', 'plan',
-           'Judged', 'judge', 'Method', 'method_of', 'origin', 'make_record', 'kept_together', 'train_job', 'judge_job',
-           'run_experiment', 'describe', 'time_steps', 'measure_step', 'seconds_per_step', 'duration', 'dry_run']
+           'fixed_parts', 'flat', 'check_unchanged', 'absence', 'make_job', 'with_progress', 'plan', 'Judged', 'judge',
+           'Method', 'method_of', 'origin', 'make_record', 'train_job', 'judge_job', 'run_experiment', 'describe',
+           'time_steps', 'measure_step', 'seconds_per_step', 'duration', 'dry_run']
 
 # %% ../nbs/experiments/00_experiments.ipynb #c003
 import hashlib
@@ -24,7 +24,6 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from functools import cache
@@ -33,8 +32,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from accelerate import PartialState
-from accelerate.utils import parse_flag_from_env
 from PIL import Image
 from scipy.special import stdtrit
 from torch.utils.data import Dataset
@@ -47,7 +44,7 @@ from .metrics import Score, evaluate_pair, evaluate_pairs, mean_of, numbers, sha
 from .model import DMGN, DMGNConfig, ablations, bundled
 from .restore import pick_device, restore
 from .train_cli import read_pairs, without_leaks
-from .training import FREE, TrainConfig, held_out_synthesiser, start_run, steps_left, total_steps, train, training_data, validation_pairs
+from .training import FREE, TrainConfig, held_out_synthesiser, start_run, steps_left, this_process, total_steps, train, training_data, validation_pairs
 
 # %% ../nbs/experiments/00_experiments.ipynb #c006
 @dataclass(frozen=True)
@@ -488,7 +485,7 @@ def fingerprints(
     if named: folders[named] = folder_of(named, root)
     return {name: fingerprint(folder) for name, folder in folders.items()}
 
-# %% ../nbs/experiments/00_experiments.ipynb #c070
+# %% ../nbs/experiments/00_experiments.ipynb #c071
 @dataclass(frozen=True)
 class Job:
     "One variant with one seed: what there is of it, and what is missing"
@@ -521,7 +518,7 @@ def results_file(
     "Where the results of an experiment are kept"
     return Path(out) / f"{experiment.name}_{experiment.scale}.jsonl"
 
-# %% ../nbs/experiments/00_experiments.ipynb #c072
+# %% ../nbs/experiments/00_experiments.ipynb #c073
 def fixed_parts(
     variant: Variant, # the row
     seed: int, # of the run
@@ -554,12 +551,7 @@ def check_unchanged(
     changed = [f"{name}={a[name]!r}, not {b[name]!r}" for name in b if name in a and a[name] != b[name]]
     if changed: raise ValueError(f"{what} is of a run with {'; '.join(changed[:2])}: choose another --out, or delete it to start again")
 
-# %% ../nbs/experiments/00_experiments.ipynb #c075
-def this_process() -> PartialState:
-    "This process among those that share the work"
-    return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
-
-# %% ../nbs/experiments/00_experiments.ipynb #c078
+# %% ../nbs/experiments/00_experiments.ipynb #c076
 def absence(
     variant: Variant, # the row
 ) -> str: # empty if nothing is amiss
@@ -610,7 +602,7 @@ def plan(
     fingerprint.cache_clear()
     return [make_job(experiment, variant, seed, Path(out), Path(data)) for variant in experiment.variants if not only or variant.name in only for seed in variant.seeds]
 
-# %% ../nbs/experiments/00_experiments.ipynb #c081
+# %% ../nbs/experiments/00_experiments.ipynb #c079
 TASK_PROTOCOLS = {"reflection": "rgb-per-channel", "deraining": "y", "dehazing": "rgb"}
 
 class Judged(NamedTuple):
@@ -634,7 +626,7 @@ def judge(
     rows, mean = evaluate_pairs(predict, benchmark_pairs(test_set, folder_of(test_set, root)), row.protocol, row.crops)
     return Judged(row.protocol, len(rows), mean)
 
-# %% ../nbs/experiments/00_experiments.ipynb #c082
+# %% ../nbs/experiments/00_experiments.ipynb #c080
 class Method(NamedTuple):
     "Something that restores pictures"
     predict: Callable[[Image.Image], Image.Image] # from an input to a picture of the same size
@@ -655,7 +647,7 @@ def method_of(
     def predict(image: Image.Image) -> Image.Image: return restore(image, network.config.task or job.task, network, device=device).background
     return Method(predict, network.config, sum(p.numel() for p in network.parameters() if p.requires_grad), sha256(folder / "model.safetensors"))
 
-# %% ../nbs/experiments/00_experiments.ipynb #c084
+# %% ../nbs/experiments/00_experiments.ipynb #c082
 def origin(
     vgg: str | Path | None, # as given
 ) -> str: # "torchvision", "random" or the SHA-256 of the file
@@ -683,17 +675,7 @@ def make_record(
             "samples": job.fixed.get("samples"), "weights": method.weights, "vgg": origin(vgg) if trained else None, "data": data,
             "versions": environment(device), "date": datetime.now(timezone.utc).isoformat(timespec="seconds")}
 
-# %% ../nbs/experiments/00_experiments.ipynb #c086
-@contextmanager
-def kept_together() -> Iterator[None]:
-    "Let the processes stay connected when a training within ends"
-    before = os.environ.get("FORK_LAUNCHED")
-    os.environ["FORK_LAUNCHED"] = "1"
-    try: yield
-    finally:
-        if before is None: del os.environ["FORK_LAUNCHED"]
-        else: os.environ["FORK_LAUNCHED"] = before
-
+# %% ../nbs/experiments/00_experiments.ipynb #c084
 def train_job(
     job: Job, # whose training is not done
     root: Path, # of all data
@@ -707,7 +689,7 @@ def train_job(
         job.folder.mkdir(parents=True, exist_ok=True)
         with written_whole(job.folder / "variant.json") as partial: partial.write_text(json.dumps(job.fixed, indent=1))
     config, begun = replace(job.variant.training, seed=job.seed), (job.folder / "checkpoint.pt").exists()
-    with kept_together(): train(network, samples, kept_apart("choose", job.task, job.data, root), job.folder, config, resume=begun)
+    train(network, samples, kept_apart("choose", job.task, job.data, root), job.folder, config, resume=begun)
 
 def judge_job(
     experiment: Experiment, # see Experiment
@@ -724,7 +706,7 @@ def judge_job(
         def same(r: dict[str, Any]) -> bool: return all(r.get(name) == record[name] for name in ("variant", "seed", "test_set"))
         if not any(map(same, read_results(path))): add_result(path, record)
 
-# %% ../nbs/experiments/00_experiments.ipynb #c087
+# %% ../nbs/experiments/00_experiments.ipynb #c085
 def run_experiment(
     experiment: Experiment, # see Experiment
     out: str | Path, # folder of runs and results; made if missing
@@ -749,7 +731,7 @@ def run_experiment(
     if left: raise FileNotFoundError(f"{experiment.name}: left out {'; '.join(left)}")
     return read_results(results_file(experiment, out))
 
-# %% ../nbs/experiments/00_experiments.ipynb #c088
+# %% ../nbs/experiments/00_experiments.ipynb #c086
 def describe(
     job: Job, # see Job
 ) -> str: # a line
@@ -761,7 +743,7 @@ def describe(
     else: left = f"{job.steps - job.step} steps of training" + (f" after {job.step} of {job.steps}" if job.step else "") + f", then {sets}"
     return f"{job.variant.name:16s} {seed:7s} {left}"
 
-# %% ../nbs/experiments/00_experiments.ipynb #c096
+# %% ../nbs/experiments/00_experiments.ipynb #c094
 def time_steps(
     job: Job, # of a network
     root: Path, # of all data
@@ -803,7 +785,7 @@ def seconds_per_step(
         found[job.folder] = known[kind(job)]
     return found
 
-# %% ../nbs/experiments/00_experiments.ipynb #c097
+# %% ../nbs/experiments/00_experiments.ipynb #c095
 def duration(
     seconds: float, # at least 0
 ) -> str: # e.g. "3.5 h"
@@ -828,7 +810,7 @@ def dry_run(
         total += left
     return [*lines, f"in all {duration(total)} of training on {processor()}, {os.cpu_count()} cores, {pick_device().type}; judging is not counted"]
 
-# %% ../nbs/experiments/00_experiments.ipynb #c100
+# %% ../nbs/experiments/00_experiments.ipynb #c098
 #| eval: false
 if __name__ == "__main__" and __spec__ is not None: # accelerate launch -m dmgn.experiments NAME ...
     import sys

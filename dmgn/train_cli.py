@@ -141,10 +141,9 @@ def train(
 
     OUT/best holds the weights that did best on the photographs kept apart: use them with `dmgn restore --model OUT/best`. A run may be interrupted at any
     time and continued with --resume and the same options. Several GPUs: `accelerate launch -m dmgn.training --task ...`."""
-    from accelerate import PartialState
     from dmgn.data import crops, depths_in
     from dmgn.model import TASKS
-    from dmgn.training import held_out_synthesiser, train as run_training, training_data, validation_pairs
+    from dmgn.training import held_out_synthesiser, this_process, train as run_training, training_data, validation_pairs
     if task not in TASKS: raise ValueError(f"no task {task!r}: expected one of {', '.join(TASKS)}")
     if preset not in PRESETS: raise ValueError(f"no preset {preset!r}: expected one of {', '.join(PRESETS)}")
     if not (train or pairs): raise ValueError("nothing to learn from: give --train, a folder of clean photographs, or --pairs, two folders")
@@ -157,10 +156,11 @@ def train(
     depths = depths_in(learn + judge, depth) if depth else {}
     data = training_data(task, learn, crops(crop, short_sides), pairs_learn, pair_share, depths, seed)
     validation = validation_pairs(judge, held_out_synthesiser(task), depths=depths) + read_pairs(pairs_judge)
-    first = PartialState().is_main_process
+    first = this_process().is_main_process
     if first: remember(dict(task=task, train=train, val=val, pairs=pairs, val_pairs=val_pairs, pair_share=pair_share, depth=depth, model=model,
                             preset=preset, crop=crop, short_sides=short_sides, vgg=vgg), out, resume)
     network = make_network(preset, task, model, vgg, seed)
     if first: typer.echo(f"{'Continuing' if resume else 'Starting'} in {out}: {len(learn)} photographs and {len(pairs_learn)} pairs to learn from, {len(validation)} kept apart")
     progress = run_training(network, data, validation, out, config, resume)
     if first: typer.echo(f"Done: {progress['best']:.2f} dB on the photographs kept apart; the network is in {out / 'best'}")
+    this_process().destroy_process_group()

@@ -23,16 +23,9 @@ from dmgn import experiments
 from dmgn.cli import app
 from dmgn.experiments import Variant, add_result, dry_run, read_results, run_experiment
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 SCRIPT = Path(small_experiment.__file__)
 KEYS = [(variant, test_set) for variant in ("input", "Base", "DMGN") for test_set in ("real20_300", "held-out")]
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

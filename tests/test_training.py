@@ -15,15 +15,8 @@ import torch
 from dmgn.training import Run, load_checkpoint, make_accelerator, save_checkpoint
 
 SCRIPT = Path(small_run.__file__)
+pytestmark = pytest.mark.usefixtures("one_thread")
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def checkpoint(folder: Path) -> dict: return torch.load(folder/"checkpoint.pt", weights_only=True)

@@ -81,6 +81,13 @@ def test_notebook_shows_no_error_and_no_warning_of_a_library(path: Path):
     assert not [output["text"] for output in outputs(path) if "Warning:" in "".join(output.get("text", ""))]
 
 
+@pytest.mark.parametrize("path", [path for path in NOTEBOOKS if path.parent.name != "tutorials"], ids=short)
+def test_notebook_fetches_the_project_in_colab_and_nowhere_else(path: Path):
+    hidden = "".join(cells(path)[1]["source"])
+    assert hidden.startswith("#| hide\nimport sys\n\nif \"google.colab\" in sys.modules:")
+    assert f"git clone -q {SETTINGS['git_url']} " in hidden and hidden.endswith(f"%cd dmgn/{path.parent.relative_to(ROOT).as_posix()}")
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=short)
 def test_relative_links_of_a_notebook_lead_somewhere(path: Path):
     text = "\n".join("".join(cell["source"]) for cell in cells(path) if cell["cell_type"] == "markdown")

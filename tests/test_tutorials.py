@@ -1,0 +1,54 @@
+"The tutorials as a newcomer meets them: an environment like Colab's, into which the first cell installs the package."
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+REPOSITORY = "https://github.com/dmgn-authors/dmgn"
+THERE = ("torch", "torchvision", "numpy", "matplotlib", "pillow", "ipywidgets", "ipykernel")
+TUTORIALS = sorted(path.stem for path in (Path(__file__).parents[1]/"nbs/tutorials").glob("*.ipynb"))
+PATIENCE = 240  # seconds for a tutorial at its reduced size; a quiet machine needs a fifth
+
+
+@pytest.fixture(scope="module")
+def colab(root: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    "What the environment variables are where notebooks run without the package; its repository is this folder's last commit."
+    folder = tmp_path_factory.mktemp("colab")
+    if not (root/".git").exists() or shutil.which("git") is None: pytest.skip("needs git and a clone")
+    subprocess.run([sys.executable, "-m", "venv", folder/"venv"], check=True)
+    python = folder/"venv/bin/python"
+    installed = subprocess.run([python, "-m", "pip", "install", "-q", "--disable-pip-version-check", *THERE], capture_output=True, text=True)
+    if installed.returncode: pytest.skip(f"pip cannot install here: {installed.stderr.strip().splitlines()[-1]}")
+    subprocess.run([python, "-m", "ipykernel", "install", "--prefix", folder, "--name", "colab"], check=True, capture_output=True)
+    local = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": f"url.{root}.insteadOf", "GIT_CONFIG_VALUE_0": REPOSITORY}
+    usual = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    return usual | local | {"JUPYTER_PATH": str(folder/"share/jupyter"), "PATH": f"{python.parent}:{os.environ['PATH']}", "TQDM_DISABLE": "1"}
+
+
+def test_there_are_four():
+    assert TUTORIALS == ["a_new_noise", "inside_a_restoration", "quickstart", "your_own_pairs"]
+
+
+@pytest.mark.parametrize("name", sorted(TUTORIALS, key=lambda name: name != "quickstart"))
+def test_runs_where_only_the_usual_packages_are(colab: dict[str, str], root: Path, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    notebook = nbformat.read(root/f"nbs/tutorials/{name}.ipynb", 4)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert f"%pip install -q git+{REPOSITORY}" in code[0].source
+    notebook.cells = [cell for cell in code if not {"slow", "gpu"} & set(directives(cell.source))]
+    monkeypatch.setenv("JUPYTER_PATH", colab["JUPYTER_PATH"])
+    start = time.time()
+    NotebookClient(notebook, timeout=PATIENCE, kernel_name="colab", resources={"metadata": {"path": str(tmp_path)}}).execute(env=colab)
+    assert time.time() - start < PATIENCE
+    where = subprocess.run(["python", "-c", "import dmgn; print(dmgn.__file__)"], env=colab, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    assert "site-packages" in where
+
+
+def directives(source: str) -> list[str]:
+    "The words after `#|` at the head of a cell."
+    return [word for line in source.splitlines() if line.startswith("#|") for word in line[2:].split()]

@@ -83,7 +83,7 @@ def test_notebook_shows_no_error_and_no_warning_of_a_library(path: Path):
 
 @pytest.mark.parametrize("path", [path for path in NOTEBOOKS if path.parent.name != "tutorials"], ids=short)
 def test_notebook_fetches_the_project_in_colab_and_nowhere_else(path: Path):
-    hidden = "".join(cells(path)[1]["source"])
+    hidden = next("".join(cell["source"]) for cell in cells(path) if cell["cell_type"] == "code")
     assert hidden.startswith("#| hide\nimport sys\n\nif \"google.colab\" in sys.modules:")
     assert f"git clone -q {SETTINGS['git_url']} " in hidden and hidden.endswith(f"%cd dmgn/{path.parent.relative_to(ROOT).as_posix()}")
 

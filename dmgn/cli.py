@@ -7,7 +7,7 @@ __all__ = ['app', 'Task', 'Model', 'Device', 'Tile', 'Out', 'one_line', 'OneLine
            'plan', 'restore_photographs', 'demo', 'demo_of', 'check_choice', 'pairs_to_score', 'files_of', 'weights_of',
            'check_reports', 'predictor', 'evaluate']
 
-# %% ../nbs/21_cli.ipynb #c003
+# %% ../nbs/21_cli.ipynb #c004
 import shutil
 from collections.abc import Callable
 from pathlib import Path

@@ -7,7 +7,7 @@ __all__ = ['SUBFOLDERS', 'DESCRIPTIONS', 'descriptions', 'read_photograph', 'fro
            'as_photograph', 'eight_bits', 'in_mode_of', 'bundled_networks', 'on_hub', 'load_network', 'pick_device',
            'tile_weights', 'pick_tile', 'run_tiled', 'Restoration', 'restore', 'save_like', 'restore_file']
 
-# %% ../nbs/20_restore.ipynb #c002
+# %% ../nbs/20_restore.ipynb #c003
 import io
 import json
 import math

@@ -8,7 +8,7 @@ __all__ = ['CHOICES', 'FREE', 'TrainConfig', 'total_steps', 'learning_schedule',
            'validate', 'save_samples', 'keep_best', 'save_checkpoint', 'same_run', 'load_checkpoint', 'start_run',
            'steps_left', 'train']
 
-# %% ../nbs/13_training.ipynb #c002
+# %% ../nbs/13_training.ipynb #c003
 import json
 import math
 import time

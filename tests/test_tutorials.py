@@ -4,16 +4,30 @@ import shutil
 import subprocess
 import sys
 import time
+from importlib import metadata
 from pathlib import Path
 
 import nbformat
 import pytest
 from nbclient import NotebookClient
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 REPOSITORY = "https://github.com/dmgn-authors/dmgn"
 THERE = ("torch", "torchvision", "numpy", "matplotlib", "pillow", "ipywidgets", "ipykernel")
 TUTORIALS = sorted(path.stem for path in (Path(__file__).parents[1]/"nbs/tutorials").glob("*.ipynb"))
 PATIENCE = 240  # seconds for a tutorial at its reduced size; a quiet machine needs a fifth
+
+
+def with_requirements(names: tuple[str, ...]) -> set[str]:
+    "Packages, and all that they need."
+    found, waiting = set(), list(names)
+    while waiting:
+        if (name := canonicalize_name(waiting.pop())) in found: continue
+        found.add(name)
+        needs = map(Requirement, metadata.requires(name) or [])
+        waiting += [need.name for need in needs if need.marker is None or need.marker.evaluate({"extra": ""})]
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -23,12 +37,17 @@ def colab(root: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str
     if not (root/".git").exists() or shutil.which("git") is None: pytest.skip("needs git and a clone")
     subprocess.run([sys.executable, "-m", "venv", folder/"venv"], check=True)
     python = folder/"venv/bin/python"
-    installed = subprocess.run([python, "-m", "pip", "install", "-q", "--disable-pip-version-check", *THERE], capture_output=True, text=True)
-    if installed.returncode: pytest.skip(f"pip cannot install here: {installed.stderr.strip().splitlines()[-1]}")
+    site = Path(subprocess.run([python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], capture_output=True, text=True, check=True).stdout.strip())
+    for file in [file for name in with_requirements(THERE) for file in metadata.files(name) if ".." not in file.parts]:
+        (site/file).parent.mkdir(parents=True, exist_ok=True)
+        (site/file).symlink_to(file.locate())
     subprocess.run([python, "-m", "ipykernel", "install", "--prefix", folder, "--name", "colab"], check=True, capture_output=True)
     local = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": f"url.{root}.insteadOf", "GIT_CONFIG_VALUE_0": REPOSITORY}
     usual = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
-    return usual | local | {"JUPYTER_PATH": str(folder/"share/jupyter"), "PATH": f"{python.parent}:{os.environ['PATH']}", "TQDM_DISABLE": "1"}
+    variables = usual | local | {"JUPYTER_PATH": str(folder/"share/jupyter"), "PATH": f"{python.parent}:{os.environ['PATH']}", "TQDM_DISABLE": "1"}
+    builds = subprocess.run([python, "-m", "pip", "download", "-q", "--no-deps", "--dest", folder, "setuptools"], env=variables, capture_output=True, text=True)
+    if builds.returncode: pytest.skip(f"pip cannot install here: {builds.stderr.strip().splitlines()[-1]}")
+    return variables
 
 
 def test_there_are_four():

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ACA', 'source_information']
 
-# %% ../nbs/04_aca.ipynb #c002
+# %% ../nbs/04_aca.ipynb #c003
 import torch
 from torch import Tensor, nn
 

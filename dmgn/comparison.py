@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['standing', 'provenance', 'gain', 'verdict', 'plot_gains', 'runnable', 'by_network', 'side_by_side']
 
-# %% ../nbs/experiments/03_table2_reflection.ipynb #c002
+# %% ../nbs/experiments/03_table2_reflection.ipynb #c003
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['CELLS', 'down_block', 'UpBlock', 'CoarseGenerator', 'RefiningGenerator']
 
-# %% ../nbs/06_generators.ipynb #c002
+# %% ../nbs/06_generators.ipynb #c003
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F

@@ -6,7 +6,7 @@
 __all__ = ['MEASURES', 'TEST_SETS', 'SEEDS', 'commands', 'correlation', 'mask_numbers', 'measure_masks', 'untrained',
            'measure_bundled', 'Fading', 'fading', 'share_of_sign', 'opposed', 'as_claimed']
 
-# %% ../nbs/experiments/09_masks.ipynb #c002
+# %% ../nbs/experiments/09_masks.ipynb #c003
 import time
 from collections.abc import Sequence
 from dataclasses import asdict

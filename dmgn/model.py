@@ -6,7 +6,7 @@
 __all__ = ['TASKS', 'ALLOWED', 'DMGNConfig', 'ablations', 'DMGNOutput', 'pad_to', 'bundled', 'check_folder', 'NetworkFiles',
            'DMGN', 'mask_names']
 
-# %% ../nbs/07_model.ipynb #c002
+# %% ../nbs/07_model.ipynb #c003
 import io
 import json
 import re

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['map_weights', 'stretch', 'NoiseDistributionMap']
 
-# %% ../nbs/05_ndm.ipynb #c002
+# %% ../nbs/05_ndm.ipynb #c003
 import torch
 from torch import Tensor, nn
 

@@ -7,7 +7,7 @@ __all__ = ['Samples', 'RANKS', 'Interval', 'apply_methods', 'results_in', 'metho
            'read_votes', 'Ranking', 'asked_of', 'RankingWidget', 'ranking_widget', 'first_places', 'won', 'resampled',
            'interval', 'Preference', 'Preferences', 'preferences', 'simulated_rankings', 'simulated_votes']
 
-# %% ../nbs/experiments/05_table4_preferences.ipynb #c002
+# %% ../nbs/experiments/05_table4_preferences.ipynb #c003
 import hashlib
 import html
 import json

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['two_convs', 'blend_masks', 'RDMC', 'PlainCell']
 
-# %% ../nbs/03_rdmc.ipynb #c002
+# %% ../nbs/03_rdmc.ipynb #c003
 import torch
 from torch import Tensor, nn
 

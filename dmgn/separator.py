@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['attention_map', 'Separator']
 
-# %% ../nbs/02_separator.ipynb #c002
+# %% ../nbs/02_separator.ipynb #c003
 from torch import Tensor, nn
 
 from .hypercolumn import conv3x3

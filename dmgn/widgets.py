@@ -9,7 +9,7 @@ __all__ = ['STYLE', 'COMPARISON', 'Controls', 'PLAYGROUNDS', 'data_uri', 'Before
            'layers_of', 'layer_title', 'noise_layers', 'seeded', 'play_rain', 'play_haze', 'play_reflection',
            'synthesis_playground']
 
-# %% ../nbs/25_widgets.ipynb #c002
+# %% ../nbs/25_widgets.ipynb #c003
 import base64
 import html
 import io

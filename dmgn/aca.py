@@ -31,7 +31,7 @@ class ACA(nn.Module):
         a = self.excite(sharp.mean((2, 3)))
         return a[..., None, None] * features  # Eq. 8
 
-# %% ../nbs/04_aca.ipynb #c028
+# %% ../nbs/04_aca.ipynb #c030
 def source_information(
     aca: ACA, # one module for both
     background: Tensor, # F_b (B, C, H, W)

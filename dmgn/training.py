@@ -72,7 +72,7 @@ class TrainConfig:
         steps: int, # updates of the weights
         **changes: Any, # other fields
     ) -> "TrainConfig":
-        "For the small network, two CPU cores and an hour or two"
+        "For the small network, two CPU cores and two or three hours"
         weights = LossWeights(perceptual=0.02, coarse_perceptual=0, adversarial=0)
         return cls(**(dict(steps=steps, learning_rate=2e-3, schedule="one-cycle", weights=weights, clip=1.0, workers=1) | changes))
 

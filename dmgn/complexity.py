@@ -8,7 +8,7 @@ __all__ = ['FORMS', 'SIDES', 'commands', 'Out', 'Device', 'Memory', 'STEPS', 'Pl
            'timed', 'measure', 'latest', 'foretold', 'measure_missing', 'measure_table3', 'measure_step',
            'measure_steps']
 
-# %% ../nbs/experiments/04_table3_complexity.ipynb #c002
+# %% ../nbs/experiments/04_table3_complexity.ipynb #c003
 import bisect
 import json
 import math

@@ -92,7 +92,7 @@ PLNET_LIKE = DataConfig(photographs="photographs", pairs="plnet_real")
 BSDS = DataConfig(photographs="bsds_train", crop=96, short_sides=(96, 320))
 
 # %% ../nbs/experiments/00_experiments.ipynb #c014
-STEPS = {"table1": 3200, "loss-weights": 500} # of the small scale
+STEPS = {"table1": 2400, "loss-weights": 500} # of the small scale
 
 # %% ../nbs/experiments/00_experiments.ipynb #c015
 def reflection_training(

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 MISSING = [name for name in ("playwright", "jupyterlab", "ipywidgets", "ipykernel") if importlib.util.find_spec(name) is None]
@@ -99,15 +100,21 @@ def address(server: subprocess.Popen, home: Path) -> str:
     raise AssertionError(f"JupyterLab did not start: {(home/'log').read_text()[-2000:]}")
 
 
-@pytest.fixture(scope="module")
-def page(browser: Browser, lab: tuple[Path, str]) -> Page:
-    "The notebook after Run All Cells; tall enough for JupyterLab to keep every cell on the page."
+def run_all(browser: Browser, address: str, cells: int) -> Page:
+    "A notebook in which Run All Cells was chosen; the window is tall enough for JupyterLab to keep every cell on the page."
     page = browser.new_page(viewport={"width": 1300, "height": 4000})
     page.set_default_timeout(PATIENCE)
-    page.goto(lab[1])
-    page.locator(".jp-Notebook .jp-CodeCell").nth(5).wait_for()
+    page.goto(address)
+    page.locator(".jp-Notebook .jp-CodeCell").nth(cells - 1).wait_for()
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+    return page
+
+
+@pytest.fixture(scope="module")
+def page(browser: Browser, lab: tuple[Path, str]) -> Page:
+    "The notebook of widgets, run."
+    page = run_all(browser, lab[1], len(CELLS.split("---")))
     page.get_by_role("button", name="Next", exact=True).or_(page.locator("[data-mime-type*=error]")).first.wait_for()
     return page
 
@@ -210,6 +217,33 @@ def test_a_subject_ranks_a_sample_with_mouse_and_keyboard(page: Page, lab: tuple
     until(lambda: page.get_by_text("Sample 2 of 2").count(), "the second sample")
     assert page.locator('img[alt="Picture A"]').get_attribute("src") != shown
     until(lambda: button("A").evaluate("b => b === document.activeElement"), "the first button in focus")
+
+
+def test_a_photograph_of_ones_own_is_restored(browser: Browser, lab: tuple[Path, str], root: Path, tmp_path: Path):
+    code = [cell for cell in json.loads((root/"nbs/tutorials/quickstart.ipynb").read_text())["cells"] if cell["cell_type"] == "code"]
+    sources = ["".join(cell["source"]) for cell in code]
+    wanted = sources[:next(n for n, source in enumerate(sources) if "FileUpload" in source) + 1]
+    (lab[0]/"quickstart.ipynb").write_text(json.dumps(notebook(wanted)))
+    page = run_all(browser, lab[1].replace("widgets.ipynb", "quickstart.ipynb"), len(wanted))
+    upload = page.get_by_role("button", name="Photograph")
+    upload.or_(page.locator("[data-mime-type*=error]")).first.wait_for()
+
+    def choose(path: Path) -> None:
+        with page.expect_file_chooser() as chooser: upload.click()
+        chooser.value.set_files(path)
+
+    (tmp_path/"broken.png").write_bytes(b"not a photograph")
+    choose(tmp_path/"broken.png")
+    page.get_by_text("the file is no photograph").wait_for()
+    with Image.open(root/"dmgn/examples/cat_rain.png") as photograph: photograph.resize((120, 80)).save(tmp_path/"mine.jpg")
+    choose(tmp_path/"mine.jpg")
+    link = page.get_by_role("link", name="Save the restored photograph")
+    with page.expect_download() as download:
+        link.wait_for()
+        link.click()
+    with Image.open(download.value.path()) as restored: assert (restored.format, restored.size) == ("PNG", (120, 80))
+    assert page.locator('img[alt="Your photograph, after"]').evaluate("i => i.complete && i.naturalWidth") == 120
+    page.close()
 
 
 def outputs_of(path: Path) -> list[dict[str, Any]]:

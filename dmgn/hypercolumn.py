@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models import vgg
 
+from .images import first_line
+
 # %% ../nbs/01_hypercolumn.ipynb #c006
 TAP_LAYERS = (1, 6, 11, 20, 29)  # relu1_1 ... relu5_1 among torchvision's `vgg19().features`
 TAP_CHANNELS = (64, 128, 256, 512, 512)
@@ -27,6 +29,7 @@ class VGGTrunk(nn.Module):
         normalise: bool = False, # apply ImageNet's mean and standard deviation first?
     ):
         super().__init__()
+        if taps not in range(1, 6): raise ValueError(f"taps={taps}: expected 1 to 5")
         self.taps = taps
         self.features = vgg.make_layers(vgg.cfgs["E"])[: TAP_LAYERS[taps - 1] + 1].requires_grad_(False)
         self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406] if normalise else [0.5] * 3).view(3, 1, 1), persistent=False)
@@ -51,8 +54,10 @@ class VGGTrunk(nn.Module):
         "Read ImageNet weights from a file, or from torchvision's cache or download"
         if path is None: state = vgg.VGG19_Weights.IMAGENET1K_V1.get_state_dict(progress=True, check_hash=True)
         elif not Path(path).is_file(): raise FileNotFoundError(f"no VGG-19 weights at {path}: expected a .safetensors or .pth file")
-        elif Path(path).suffix == ".safetensors": state = load_file(path)
-        else: state = torch.load(path, map_location="cpu", weights_only=True)
+        else:
+            try: state = load_file(path) if Path(path).suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
+            except Exception as error: raise ValueError(f"{path} cannot be read as weights of VGG-19: {first_line(error)}") from None
+            if not isinstance(state, dict): raise ValueError(f"{path} holds a {type(state).__name__}: expected the state dict of VGG-19")
         wanted = {f"features.{name}" for name in self.features.state_dict()}
         if missing := sorted(wanted - state.keys()):
             raise ValueError(f"{path} is not VGG-19 down to relu{self.taps}_1: {missing[0]} is missing")

@@ -49,7 +49,7 @@ def open_photograph(
 
 # %% ../nbs/00_images.ipynb #c011
 def read_rgb(
-    path: str | Path, # of a photograph of 8 bits a channel
+    path: str | Path, # of a photograph; greyscale of more than 8 bits is refused
 ) -> Image.Image: # RGB
     "A photograph in colour, upright"
     with open_photograph(path) as image: upright = ImageOps.exif_transpose(image)
@@ -80,6 +80,8 @@ def to_tensor(
     if isinstance(image, Image.Image): image = np.asarray(image.convert("RGB"))
     if image.ndim != 3 or image.shape[2] != 3 or not (image.dtype == np.uint8 or image.dtype.kind == "f"):
         raise ValueError(f"an array of {image.dtype} {image.shape}: expected (H, W, 3) of uint8 or of floats in [0, 1]")
+    if image.dtype.kind == "f" and not (image.min() >= -1e-4 and image.max() <= 1 + 1e-4):
+        raise ValueError(f"floats from {image.min():.4g} to {image.max():.4g}: expected [0, 1]")
     scale = 255 if image.dtype == np.uint8 else 1
     return torch.from_numpy(image.astype(np.float32) / scale * 2 - 1).permute(2, 0, 1)[None]
 
@@ -88,6 +90,7 @@ def to_pil(
     image: Tensor, # (1, 3, H, W) or (3, H, W), clipped to [-1, 1]
 ) -> Image.Image: # RGB
     "What the network returns, as an image"
+    if image.shape[:-2] not in ((3,), (1, 3)): raise ValueError(f"a tensor of {tuple(image.shape)}: expected one image, (3, H, W) or (1, 3, H, W)")
     x = (image.detach().float().cpu().reshape(image.shape[-3:]).clamp(-1, 1) + 1) / 2
     return Image.fromarray((x * 255).round().byte().permute(1, 2, 0).numpy())
 
@@ -145,7 +148,9 @@ def bundled_weights(
     name: str = "tiny-deraining", # of the bundled network
 ) -> dict[str, Tensor]: # names without the prefix
     "A part of a bundled network's weights, to look at the part by itself"
-    state = load_file(PRETRAINED / name / "model.safetensors")
+    if not (file := PRETRAINED / name / "model.safetensors").is_file():
+        raise ValueError(f"no bundled network {name!r}: expected one of {', '.join(sorted(p.parent.name for p in PRETRAINED.glob('*/config.json')))}")
+    state = load_file(file)
     return {k.removeprefix(prefix): v.float() for k, v in state.items() if k.startswith(prefix)}
 
 # %% ../nbs/00_images.ipynb #c056

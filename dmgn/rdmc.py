@@ -54,7 +54,7 @@ class RDMC(nn.Module):
 
 # %% ../nbs/03_rdmc.ipynb #c040
 class PlainCell(nn.Module):
-    "The base model's cell in Table I: the same two convolutions, no mask, no residual connection"
+    "Our reading of the base model's cell in Table I: the same two convolutions, no mask, no residual connection"
     def __init__(self,
         channels: int, # channels in and out
         dilation: int = 1, # of both 3x3 convolutions

@@ -92,7 +92,7 @@ def hold_out(
     count: int = 40, # how many to keep for validation
 ) -> tuple[list[Path], list[Path]]: # for training, for validation
     "Split off photographs at regular distances"
-    if not 0 < count < len(paths): raise ValueError(f"cannot hold out {count} of {len(paths)} photographs: expected fewer than there are")
+    if not 0 < count < len(paths): raise ValueError(f"cannot hold out {count} of {len(paths)} photographs: expected at least 1 and fewer than there are")
     kept = paths[:: len(paths) // count][:count]
     return [p for p in paths if p not in kept], kept
 
@@ -369,7 +369,7 @@ class SyntheticPairs(Dataset):
 class Mixture(Dataset):
     "Samples from several data sets in given shares; sample `i` depends on seed and `i` alone, and `i` may exceed the length"
     def __init__(self,
-        sources: list[tuple[Dataset, float]], # with the share of each; the paper's: 0.7 synthetic, 0.3 real
+        sources: list[tuple[Dataset, float]], # with the share of each; PLNet's: 0.7 synthetic, 0.3 real
         seed: int = 0, # of the choice between them
     ):
         self.sources, self.shares = zip(*sources)

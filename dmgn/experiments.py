@@ -352,7 +352,7 @@ class Comparison(NamedTuple):
     "One variant beside another"
     gap: float | None # by how much the first is above the second; None: a result is missing
     margin: float | None # that chance stays below in 95 of 100 cases; None: no variant has several seeds
-    verdict: str # "above", "below", "too close to tell" or "not measured"
+    verdict: str # "above", "below", "too close to tell", "spread not known" or "not measured"
 
 class Spread(NamedTuple):
     "How far runs lie apart that differ in their seed alone"
@@ -383,7 +383,8 @@ def compare(
     if a is None or b is None: return Comparison(None, None, "not measured")
     gap, spread = a.mean - b.mean, pooled_spread(records, test_set, number)
     margin = spread and float(stdtrit(spread.freedom, 0.975)) * spread.deviation * (1 / a.count + 1 / b.count) ** 0.5
-    if margin is None or abs(gap) <= margin: return Comparison(gap, margin, "too close to tell")
+    if margin is None: return Comparison(gap, None, "spread not known")
+    if abs(gap) <= margin: return Comparison(gap, margin, "too close to tell")
     return Comparison(gap, margin, "above" if gap > 0 else "below")
 
 # %% ../nbs/experiments/00_experiments.ipynb #c057

@@ -60,6 +60,11 @@ class DMGNConfig:
         for name, allowed in ALLOWED.items():
             if (value := getattr(self, name)) not in allowed:
                 raise ValueError(f"DMGNConfig: {name}={value!r}, expected one of {', '.join(map(repr, allowed))}")
+        for name in ("width", "middle_cells"):
+            if not isinstance(value := getattr(self, name), int) or value < 1: raise ValueError(f"DMGNConfig: {name}={value!r}, expected an integer of at least 1")
+        if not all(isinstance(d, int) and d >= 1 for d in self.refine_dilations): raise ValueError(f"DMGNConfig: refine_dilations={self.refine_dilations!r}, expected integers of at least 1")
+        for name in ("alpha", "decay"):
+            if not isinstance(value := getattr(self, name), (int, float)) or not 0 <= value <= 1: raise ValueError(f"DMGNConfig: {name}={value!r}, expected a number in [0, 1]")
         if not self.noise_branch and (self.ndm or self.source_regularisation):
             raise ValueError("DMGNConfig: ndm and source_regularisation need noise_branch=True")
 
@@ -212,6 +217,7 @@ class DMGN(nn.Module, NetworkFiles):
     def forward(self,
         image: Tensor, # I (B, 3, H, W) in [-1, 1], any H and W
     ) -> DMGNOutput:
+        if image.ndim != 4 or image.shape[1] != 3: raise ValueError(f"an image of the shape {tuple(image.shape)}: expected (B, 3, H, W)")
         c, (H, W) = self.config, image.shape[-2:]
         x = pad_to(image, c.minimum_side)
         features = self.head(x)

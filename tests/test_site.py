@@ -65,6 +65,14 @@ OVERFLOW = r"""() => [...document.querySelectorAll('main *, header *, footer *')
 EQUATIONS = """() => ({all: document.querySelectorAll('.math').length, set: document.querySelectorAll('.math .katex').length,
   wrong: [...document.querySelectorAll('.katex-error')].map(e => e.title)})"""
 
+# Markdown or TeX that nobody has rendered
+RAW = r"""() => {
+  const found = [], walker = document.createTreeWalker(document.querySelector('main'), NodeFilter.SHOW_TEXT);
+  for (let node; node = walker.nextNode();)
+    if (!node.parentElement.closest('pre, code, svg, script, style, .katex') && /\]\(|:::|\$[^$]*\\|\$[A-Za-z]/.test(node.data)) found.push(node.data.trim().slice(0, 60));
+  return found;
+}"""
+
 PICTURES = """() => [...document.querySelectorAll('main img')].filter(i => !i.alt.trim() || !i.naturalWidth || !i.hasAttribute('width') || !i.hasAttribute('height'))
   .map(i => `alt="${i.alt}" ${i.naturalWidth} x ${i.naturalHeight}: ${i.src.slice(0, 60)}`)"""
 
@@ -161,7 +169,7 @@ def seen(opened: Callable) -> dict[str, dict]:
         for event, listener in listeners.items(): tab.on(event, listener)
         tab.emulate_media(color_scheme="light")
         opened(name, tab=tab)
-        page = {"title": tab.title(), "equations": tab.evaluate(EQUATIONS), "pictures": tab.evaluate(PICTURES), "light": tab.evaluate(CONTRAST)}
+        page = {"title": tab.title(), "equations": tab.evaluate(EQUATIONS), "pictures": tab.evaluate(PICTURES), "raw": tab.evaluate(RAW), "light": tab.evaluate(CONTRAST)}
         tab.emulate_media(color_scheme="dark")
         tab.wait_for_function("document.documentElement.classList.contains('quarto-dark')")
         page["dark"] = tab.evaluate(CONTRAST)
@@ -190,6 +198,10 @@ def test_every_equation_is_set(seen: dict[str, dict]):
     assert not [name for name, page in seen.items() if page["equations"]["all"] != page["equations"]["set"]]
     with_equations = {path.with_suffix(".html").as_posix() for path in NOTEBOOKS if "$$" in (ROOT/"nbs"/path).read_text(encoding="utf-8")}
     assert len(with_equations) > 5 and not [name for name in with_equations if not seen[name]["equations"]["set"]]
+
+
+def test_no_markup_is_left(seen: dict[str, dict]):
+    check_all(seen, "raw")
 
 
 def test_every_picture_has_a_text_and_a_size(seen: dict[str, dict]):
@@ -333,7 +345,8 @@ def test_icon_and_card(site: Path):
     from PIL import Image
     text = (site/"index.html").read_text(encoding="utf-8")
     assert re.search(r'<link rel="icon" href="(?:\./)?images/favicon.svg"', text)
-    assert f'<meta property="og:image" content="{CONFIG["website"]["site-url"]}/images/social-card.jpg">' in text
+    card = f'<meta property="og:image" content="{CONFIG["website"]["site-url"]}/images/social-card.jpg">'
+    assert not [name for name in PAGES if card not in (site/name).read_text(encoding="utf-8")]
     assert Image.open(io.BytesIO((site/"images/social-card.jpg").read_bytes())).size == (1200, 630)
 
 

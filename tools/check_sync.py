@@ -6,7 +6,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from make_readme import readme
+from make_readme import left_over, readme
 
 ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
@@ -59,7 +59,8 @@ def problems() -> list[str]:  # One line a file
         names = {path.relative_to(root) for root in (ROOT, copy) for path in modules(root)}
         names |= {path.relative_to(copy) for path in (copy/"nbs").rglob("*.ipynb")} | {Path("dmgn/__init__.py"), Path("pyproject.toml")}
         expected = {name: (copy/name).read_bytes() if (copy/name).exists() else None for name in names}
-    expected |= {Path(name): content for name, content in readme(ROOT).items()}
+    files = readme(ROOT)
+    expected |= {Path(name): content for name, content in files.items()} | {path: None for path in left_over(ROOT, files)}
     found = {name: difference(ROOT/name, want) for name, want in expected.items()}
     return [f"{name}: {'is not clean' if name.suffix == '.ipynb' else what}" for name, what in sorted(found.items()) if what]
 

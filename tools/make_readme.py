@@ -94,8 +94,19 @@ def readme(
     return {"README.md": (text + "\n").encode(), **{(beside/name).as_posix(): content for name, content in pictures.items()}}
 
 
+def left_over(
+    root: Path,  # The project
+    files: dict[str, bytes],  # What readme returned
+) -> list[Path]:  # Relative to the project
+    "Pictures that README.md showed once."
+    folders = {(root/name).parent for name in files if name != "README.md"}
+    return [path.relative_to(root) for folder in sorted(folders) if folder.is_dir() for path in sorted(folder.iterdir()) if path.relative_to(root).as_posix() not in files]
+
+
 if __name__ == "__main__":
     root = Path(__file__).resolve().parents[1]
-    for name, content in readme(root).items():
+    files = readme(root)
+    for path in left_over(root, files): (root/path).unlink()
+    for name, content in files.items():
         (root/name).parent.mkdir(parents=True, exist_ok=True)
         (root/name).write_bytes(content)

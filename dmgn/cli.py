@@ -39,6 +39,10 @@ class OneLineErrors(TyperGroup):
         except (ValueError, OSError, FloatingPointError, MemoryError) as error:
             typer.echo(f"dmgn: {one_line(error)}", err=True)
             raise typer.Exit(1)
+        except RuntimeError as error: # PyTorch's, of a GPU
+            if "out of memory" not in str(error): raise
+            typer.echo(f"dmgn: out of memory ({one_line(error)[:120]}): try a smaller --batch, --crop or --tile", err=True)
+            raise typer.Exit(1)
 
 # %% ../nbs/21_cli.ipynb #c008
 app = typer.Typer(cls=OneLineErrors, no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
@@ -85,14 +89,13 @@ def outputs_of(
     out: Path, # folder to write to
 ) -> dict[Path, Path]: # photograph: where its restoration goes
     "The photographs that an argument stands for"
-    from dmgn.data import IMAGE_SUFFIXES
+    from dmgn.data import images_in
     if given.is_file(): return {given: out / given.name}
     if not given.is_dir(): raise FileNotFoundError(f"no photograph or folder {given}")
     if out.resolve() == given.resolve(): raise ValueError(f"{out} is an input: photographs there would be overwritten, choose another folder")
     inside = out.resolve() if given.resolve() in out.resolve().parents else None
-    found = [p for p in sorted(given.rglob("*")) if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file() and not p.name.startswith(".")]
-    found = [p for p in found if inside not in p.resolve().parents]
-    if not found: raise FileNotFoundError(f"no photographs in {given}: expected {', '.join(sorted(IMAGE_SUFFIXES))} files")
+    found = [p for p in images_in(given, below=True) if inside not in p.resolve().parents]
+    if not found: raise FileNotFoundError(f"no photographs in {given} but those in {out}, which are results")
     return {p: out / p.relative_to(given) for p in found}
 
 # %% ../nbs/21_cli.ipynb #c015
@@ -101,7 +104,8 @@ def plan(
     out: Path, # folder to write to
 ) -> dict[Path, Path]: # photograph: where its restoration goes
     "Every input and its output; raises one line if files would be lost"
-    if out.is_file() or out.suffix.lower() in (".jpg", ".jpeg", ".png"): raise ValueError(f"{out} names a file: expected a folder to write to")
+    from dmgn.data import IMAGE_SUFFIXES
+    if out.is_file() or out.suffix.lower() in IMAGE_SUFFIXES: raise ValueError(f"{out} names a file: expected a folder to write to")
     pairs = {source: target for given in inputs for source, target in outputs_of(given, out).items()}
     sources, taken = {source.resolve() for source in pairs}, {}
     for source, target in pairs.items():
@@ -128,10 +132,13 @@ def restore_photographs(
       --task reflection    what a window pane reflects
       --task dehazing      haze
 
-    Format, EXIF data and colour profile are kept; photographs that lie on their side are written upright. An input is never overwritten. A file that cannot be
+    Format, EXIF data and colour profile are kept; photographs that lie on their side are written upright. An input is never overwritten; another
+    file of that name that is in OUT already is replaced, or skipped with --resume. A file that cannot be
     restored is named at the end, and the exit code is then 1."""
-    from dmgn.restore import load_network, restore_file
+    from dmgn.restore import load_network, pick_device, pick_tile, restore_file
     pairs, network, failed = plan(inputs, out), load_network(task, model), {}
+    pick_device(device)
+    if tile is not None: pick_tile((1, 1), network.config, tile)
     todo = {source: target for source, target in pairs.items() if not (resume and target.exists())}
     for source, target in tqdm(todo.items(), "restored", unit="photo", disable=None):
         try: restore_file(source, target, task=task, model=network, tile=tile, device=device)
@@ -148,6 +155,7 @@ def demo(
 ) -> None:
     "Restore the example photographs with every bundled network, and measure the results."
     from dmgn.restore import bundled_networks
+    if out.is_file(): raise ValueError(f"{out} is a file: expected a folder")
     out.mkdir(parents=True, exist_ok=True)
     typer.echo("PSNR in dB and SSIM, compared with the photograph without noise:")
     for task, name in bundled_networks().items():
@@ -227,9 +235,14 @@ def check_reports(
     pictures: set[Path], # files that are scored
 ) -> None:
     "Raise one line if a report could not be written, or would be written over something else"
+    from dmgn.images import written_whole
     for path in reports:
         if path.is_dir() or not path.parent.is_dir(): raise FileNotFoundError(f"cannot write {path}: expected the name of a file in a folder that exists")
         if path.resolve() in {picture.resolve() for picture in pictures}: raise ValueError(f"{path} is one of the pictures and would be overwritten: choose another name")
+        try:
+            with written_whole(path.with_name(f".{path.name}.probe")) as partial: partial.touch()
+        except OSError as error: raise OSError(f"cannot write {path}: {error.strerror}") from None
+        path.with_name(f".{path.name}.probe").unlink()
     if len({path.resolve() for path in reports}) < len(reports): raise ValueError(f"{reports[0]} is asked for as CSV and as JSON: choose another name for one")
 
 # %% ../nbs/21_cli.ipynb #c040
@@ -242,9 +255,12 @@ def predictor(
 ) -> Callable[[Any], Any]: # from an input to its prediction, both PIL images; asked in the inputs' order
     "A network, or the next of the saved pictures"
     from dmgn.images import read_rgb
-    from dmgn.restore import load_network, restore
-    waiting, network = iter(saved), None if saved else load_network(task, model)
+    from dmgn.restore import load_network, pick_device, pick_tile, restore
+    waiting = iter(saved)
     if saved: return lambda image: read_rgb(next(waiting))
+    network = load_network(task, model)
+    pick_device(device)
+    if tile is not None: pick_tile((1, 1), network.config, tile)
     return lambda image: restore(image, task, network, tile, device).background
 
 # %% ../nbs/21_cli.ipynb #c042

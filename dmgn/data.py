@@ -34,11 +34,13 @@ IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
 # %% ../nbs/11_data.ipynb #c007
 def images_in(
     folder: str | Path, # of photographs
-) -> list[Path]: # sorted by name
+    below: bool = False, # those in its folders, too?
+) -> list[Path]: # sorted by name, without hidden ones
     "The photographs in a folder; raises if there are none"
     folder = Path(folder)
     if not folder.is_dir(): raise FileNotFoundError(f"no folder {folder}: expected one with photographs")
-    found = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+    everything = folder.rglob("*") if below else folder.iterdir()
+    found = sorted(p for p in everything if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file() and not p.name.startswith("."))
     if not found: raise FileNotFoundError(f"no photographs in {folder}: expected {', '.join(sorted(IMAGE_SUFFIXES))} files")
     return found
 

@@ -69,8 +69,9 @@ def pictures_of(
     root: Path,  # folder of data sets
 ) -> list[Path]:  # inputs and targets
     "The pictures that no training photograph may show"
-    from dmgn.benchmarks import benchmark, benchmark_inputs, benchmark_pairs, pictures_below
-    if Path(test).is_dir(): return list(pictures_below(Path(test)).values())
+    from dmgn.benchmarks import benchmark, benchmark_inputs, benchmark_pairs
+    from dmgn.data import images_in
+    if Path(test).is_dir(): return images_in(test, below=True)
     if not benchmark(test).has_targets: return benchmark_inputs(test, root)
     return sorted({path for pair in benchmark_pairs(test, root) for path in pair})
 
@@ -82,10 +83,9 @@ def list_leaks(
     root: Root = Path("data"),  # where the test set is
 ) -> None:
     "Find training photographs whose scene is in a test set, also recompressed, resized, mirrored, cropped or in the rain; exit code 1 if there are any."
-    from dmgn.benchmarks import pictures_below
+    from dmgn.data import images_in
     from dmgn.leaks import find_leaks
-    if not train.is_dir(): raise FileNotFoundError(f"no folder {train}: expected one with training photographs")
-    photographs, pictures = list(pictures_below(train).values()), pictures_of(test, root)
+    photographs, pictures = images_in(train, below=True), pictures_of(test, root)
     leaks = find_leaks(photographs, pictures, progress=True)
     for path, scene, distance in leaks: typer.echo(f"{path} shows the scene of {scene} (distance {distance:.2f})")
     if leaks:

@@ -57,10 +57,14 @@ def without_leaks(
 # %% ../nbs/23_train_cli.ipynb #c015
 def read_pairs(
     pairs: list[tuple[Path, Path]], # input and target
+    side: int = 512, # of the middle that is used, in pixels
 ) -> list[tuple[Any, Any, Any]]: # mixture, background, noise (3, H, W) in [-1, 1]
-    "Whole pairs to judge by"
-    from dmgn.data import read_bytes, to_unit_range, training_sample
-    return [training_sample(*(to_unit_range(read_bytes(path)) for path in pair)) for pair in pairs]
+    "The middle of pairs, to judge by; raises one line if the two of a pair differ in size"
+    from torchvision.transforms.v2.functional import center_crop
+    from dmgn.data import check_pairs, read_bytes, to_unit_range, training_sample
+    if pairs: check_pairs(pairs)
+    def middle(image: Any) -> Any: return center_crop(image, [min(side, s) for s in image.shape[-2:]])
+    return [training_sample(*(middle(to_unit_range(read_bytes(path))) for path in pair)) for pair in pairs]
 
 # %% ../nbs/23_train_cli.ipynb #c018
 def make_network(
@@ -89,7 +93,7 @@ def make_config(
     fields = {name: value for name, value in given.items() if value is not None} | {"protocol": "y" if task == "deraining" else "rgb"}
     if fields.get("tracker") == "none": fields["tracker"] = None
     if preset == "paper": return TrainConfig(**fields)
-    return TrainConfig.small(**({"steps": 6000} | fields))
+    return TrainConfig.small(**({"steps": None if "epochs" in fields else 6000} | fields))
 
 # %% ../nbs/23_train_cli.ipynb #c023
 def remember(
@@ -139,28 +143,32 @@ def train(
 ) -> None:
     """Train a network on clean photographs, on pairs, or on both.
 
-    OUT/best holds the weights that did best on the photographs kept apart: use them with `dmgn restore --model OUT/best`. A run may be interrupted at any
+    OUT/best holds the weights that did best on the photographs kept apart: use them with `dmgn restore --task TASK --model OUT/best`. A run may be interrupted at any
     time and continued with --resume and the same options. Several GPUs: `accelerate launch -m dmgn.training --task ...`."""
-    from dmgn.data import crops, depths_in
+    from dmgn.data import crops, depths_in, size_of
     from dmgn.model import TASKS
     from dmgn.training import held_out_synthesiser, this_process, train as run_training, training_data, validation_pairs
     if task not in TASKS: raise ValueError(f"no task {task!r}: expected one of {', '.join(TASKS)}")
     if preset not in PRESETS: raise ValueError(f"no preset {preset!r}: expected one of {', '.join(PRESETS)}")
     if not (train or pairs): raise ValueError("nothing to learn from: give --train, a folder of clean photographs, or --pairs, two folders")
+    if depth and not train: raise ValueError("--depth belongs to --train: pairs have their haze already")
+    if out.is_file(): raise ValueError(f"{out} is a file: expected a folder for the run")
+    if (begun := (out / "checkpoint.pt").exists()) and not resume: raise FileExistsError(f"{out} holds a run already: resume it, or choose another folder")
     config = make_config(preset, task, dict(steps=steps, epochs=epochs, batch=batch, accumulate=accumulate, learning_rate=learning_rate, seed=seed,
         validate_every=validate_every, save_minutes=save_minutes, workers=workers, precision=precision, compile=compiled, tracker=tracker))
     learn, judge = choose_photographs(train, val)
     pairs_learn, pairs_judge = choose_pairs(pairs, val_pairs, bool(judge))
-    pairs_learn = without_leaks(pairs_learn, judge)
+    pairs_learn = without_leaks(pairs_learn, judge + [target for _, target in pairs_judge])
     crop, short_sides = crop or PRESETS[preset]["crop"], short_sides or PRESETS[preset]["short_sides"]
     depths = depths_in(learn + judge, depth) if depth else {}
     data = training_data(task, learn, crops(crop, short_sides), pairs_learn, pair_share, depths, seed)
-    validation = validation_pairs(judge, held_out_synthesiser(task), depths=depths) + read_pairs(pairs_judge)
+    side = min([224, *(s for path in judge for s in size_of(path))])
+    validation = validation_pairs(judge, held_out_synthesiser(task), side, depths) + read_pairs(pairs_judge)
+    network = make_network(preset, task, model, vgg, seed)
     first = this_process().is_main_process
     if first: remember(dict(task=task, train=train, val=val, pairs=pairs, val_pairs=val_pairs, pair_share=pair_share, depth=depth, model=model,
                             preset=preset, crop=crop, short_sides=short_sides, vgg=vgg), out, resume)
-    network = make_network(preset, task, model, vgg, seed)
-    if first: typer.echo(f"{'Continuing' if resume else 'Starting'} in {out}: {len(learn)} photographs and {len(pairs_learn)} pairs to learn from, {len(validation)} kept apart")
+    if first: typer.echo(f"{'Continuing' if begun else 'Starting'} in {out}: {len(learn)} photographs and {len(pairs_learn)} pairs to learn from, {len(validation)} kept apart")
     progress = run_training(network, data, validation, out, config, resume)
     if first: typer.echo(f"Done: {progress['best']:.2f} dB on the photographs kept apart; the network is in {out / 'best'}")
     this_process().destroy_process_group()

@@ -66,13 +66,15 @@ class TrainConfig:
                 raise ValueError(f"TrainConfig: {name}={value!r}, expected one of {', '.join(map(repr, allowed))}")
         if min(self.batch, self.accumulate, self.validate_every, self.log_every) < 1 or (self.steps is not None and self.steps < 1):
             raise ValueError("TrainConfig: batch, accumulate, steps, validate_every and log_every must be at least 1")
+        if not (self.epochs > 0 and self.learning_rate > 0): raise ValueError("TrainConfig: epochs and learning_rate must be above 0")
+        if self.ema is not None and not 0 < self.ema < 1: raise ValueError(f"TrainConfig: ema={self.ema}, expected a number between 0 and 1, or None")
 
     @classmethod
     def small(cls,
-        steps: int, # updates of the weights
+        steps: int | None, # updates of the weights; None: by epochs
         **changes: Any, # other fields
     ) -> "TrainConfig":
-        "For the small network, two CPU cores and two or three hours"
+        "For the small network and two CPU cores; some hours"
         weights = LossWeights(perceptual=0.02, coarse_perceptual=0, adversarial=0)
         return cls(**(dict(steps=steps, learning_rate=2e-3, schedule="one-cycle", weights=weights, clip=1.0, workers=1) | changes))
 
@@ -157,7 +159,7 @@ def finite_sum(
     total = sum(terms.values())
     if total.isfinite(): return total
     name, term = next(((n, t) for n, t in terms.items() if not t.isfinite()), ("sum", total))
-    raise FloatingPointError(f"step {step}: loss term {name} is {term.item()}; lower the learning rate and resume from the last checkpoint")
+    raise FloatingPointError(f"step {step}: loss term {name} is {term.item()}: start a new run with a lower learning rate, from this one's folder best (--model RUN/best)")
 
 # %% ../nbs/13_training.ipynb #c030
 def update(
@@ -270,7 +272,7 @@ def save_samples(
 ) -> None:
     "A grid of mixture, coarse background, refined background and truth"
     rows = []
-    for i in range(0, len(pairs), max(1, len(pairs) // count))[:count] if len(pairs) else []:
+    for i in range(0, len(pairs), max(1, len(pairs) // count))[:count]:
         output = run.best_weights(pairs[i][0][None].to(run.accelerator.device))
         rows += [pairs[i][0], output.coarse[0].float().cpu(), output.background[0].float().cpu(), pairs[i][1]]
     path = out / "samples" / f"{run.progress['step']:06d}.png"
@@ -328,7 +330,7 @@ def load_checkpoint(
         saved = torch.load(path, map_location="cpu", weights_only=True)
         missing = {"config", "network", "progress", "chance"} - set(saved)
         if missing: raise KeyError(", ".join(sorted(missing)))
-    except FileNotFoundError: raise
+    except (OSError, MemoryError): raise
     except Exception as e: raise ValueError(f"{path} is not a checkpoint of a run ({type(e).__name__}): delete it to start again") from None
     same_run(saved, run, path)
     for name, part in run.parts().items(): part.load_state_dict(saved[name])
@@ -385,6 +387,7 @@ def train(
     resume: bool = False, # continue the run in out?
 ) -> dict[str, Any]: # progress: step, samples, seconds, best validation PSNR, log
     "Train, validate, keep the best weights, and a checkpoint to resume from"
+    if not len(validation): raise ValueError("nothing to choose the best weights by: expected at least one pair kept apart")
     out = Path(out)
     run, saved = start_run(model, data, out, config, resume), time.time()
     a, progress, left = run.accelerator, run.progress, run.steps - run.progress["step"]

@@ -279,13 +279,20 @@ def test_train_on_pairs_alone_from_a_network(run: Callable[..., Result], network
 
 
 @pytest.mark.parametrize("arguments, message", [
-    (["--train", "nowhere"], "no folder nowhere"), (["--train", "trip/day2"], "expected at least 5"), (["--train", "small"], "50x50, is too small for the crop"), (["--train", "small", "--crop", "32"], "Required crop size (224, 224)"),
+    (["--train", "nowhere"], "no folder nowhere"), (["--train", "trip/day2"], "expected at least 5"), (["--train", "small"], "50x50, is too small for the crop"), (["--pairs", "small", "small", "--depth", "small"], "--depth belongs to --train"),
     ([], "nothing to learn from"), (["--train", "small", "--task", "denoising"], "no task 'denoising'"), (["--train", "small", "--preset", "large"], "no preset 'large'"),
-    (["--train", "trip", "--val", "small", "--crop", "20"], "50x50, is too small for the crop"), (["--train", "small", "--val", "nowhere"], "no folder nowhere")])
+    (["--train", "small", "--val", "nowhere"], "no folder nowhere")])
 def test_train_refuses(run: Callable[..., Result], arguments: list[str], message: str):
     noise_photographs("small", side=50)
     assert refused(run("train", "--task", "deraining", "-o", "run", "--vgg", "random", *arguments), message)
     assert not Path("run").exists()
+
+
+def test_train_on_photographs_smaller_than_the_usual_validation(run: Callable[..., Result], network: str):
+    noise_photographs("small", side=50)
+    result = run("train", "--task", "deraining", "--train", "small", "--model", network, "--steps", "1", *SMALL)
+    assert result.exit_code == 0, result.output
+    assert json.loads(Path("run/log.json").read_text())["step"] == 1
 
 
 def test_version_and_help(run: Callable[..., Result]):

@@ -122,7 +122,8 @@ def table1(
     "Table I: what each part of the network, and each term of the loss, is good for"
     full, several = reflection_network(scale), ("Base", "RDMC", "DMGN")
     def training(**terms: float) -> TrainConfig: return reflection_training(scale, STEPS["table1"], **terms)
-    rows = [Variant(name, config, training(), seeds=(0, 1, 2) if name in several else (0,)) for name, config in ablations(full).items()]
+    rows = [Variant("input", method="input")] # the photographs as they are, which the paper leaves out
+    rows += [Variant(name, config, training(), seeds=(0, 1, 2) if name in several else (0,)) for name, config in ablations(full).items()]
     rows += [Variant("w/o L_adv", full, training(adversarial=0)), Variant("w/o L_p", full, training(perceptual=0))]
     if scale == "small": return Experiment("table1", scale, "reflection", tuple(rows), ("real20_300", "held-out"), BSDS)
     return Experiment("table1", scale, "reflection", tuple(rows), ("real20", "wild", "held-out"), PLNET_LIKE,

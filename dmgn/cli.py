@@ -39,8 +39,8 @@ class OneLineErrors(TyperGroup):
         except (ValueError, OSError, FloatingPointError, MemoryError) as error:
             typer.echo(f"dmgn: {one_line(error)}", err=True)
             raise typer.Exit(1)
-        except RuntimeError as error: # PyTorch's, of a GPU
-            if "out of memory" not in str(error): raise
+        except RuntimeError as error: # PyTorch's
+            if not any(words in str(error) for words in ("out of memory", "allocate memory")): raise
             typer.echo(f"dmgn: out of memory ({one_line(error)[:120]}): try a smaller --batch, --crop or --tile", err=True)
             raise typer.Exit(1)
 

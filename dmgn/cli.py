@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['app', 'Task', 'Model', 'Device', 'Tile', 'Out', 'one_line', 'OneLineErrors', 'show_version', 'main', 'outputs_of',
-           'plan', 'restore_photographs', 'demo', 'demo_of', 'check_choice', 'pairs_to_score', 'files_of', 'weights_of',
-           'check_reports', 'predictor', 'evaluate']
+           'plan', 'checked_network', 'restore_photographs', 'demo', 'demo_of', 'check_choice', 'pairs_to_score',
+           'files_of', 'weights_of', 'check_reports', 'predictor', 'evaluate']
 
 # %% ../nbs/21_cli.ipynb #c004
 import shutil
@@ -114,6 +114,20 @@ def plan(
             raise ValueError(f"{taken[target.resolve()]} and {source} would both become {target}: restore them into different folders")
     return pairs
 
+# %% ../nbs/21_cli.ipynb #c017b
+def checked_network(
+    task: str, # what to remove
+    model: str | None, # another network
+    device: str | None, # where it will run
+    tile: int | None, # side of the tiles
+) -> Any: # the `DMGN`, loaded once for all photographs
+    "The network; raises one line if it cannot run on that device or with such tiles"
+    from dmgn.restore import load_network, pick_device, pick_tile
+    network = load_network(task, model)
+    pick_device(device)
+    if tile is not None: pick_tile((1, 1), network.config, tile)
+    return network
+
 # %% ../nbs/21_cli.ipynb #c018
 @app.command("restore")
 def restore_photographs(
@@ -135,10 +149,8 @@ def restore_photographs(
     Format, EXIF data and colour profile are kept; photographs that lie on their side are written upright. An input is never overwritten; another
     file of that name that is in OUT already is replaced, or skipped with --resume. A file that cannot be
     restored is named at the end, and the exit code is then 1."""
-    from dmgn.restore import load_network, pick_device, pick_tile, restore_file
-    pairs, network, failed = plan(inputs, out), load_network(task, model), {}
-    pick_device(device)
-    if tile is not None: pick_tile((1, 1), network.config, tile)
+    from dmgn.restore import restore_file
+    pairs, network, failed = plan(inputs, out), checked_network(task, model, device, tile), {}
     todo = {source: target for source, target in pairs.items() if not (resume and target.exists())}
     for source, target in tqdm(todo.items(), "restored", unit="photo", disable=None):
         try: restore_file(source, target, task=task, model=network, tile=tile, device=device)
@@ -255,12 +267,10 @@ def predictor(
 ) -> Callable[[Any], Any]: # from an input to its prediction, both PIL images; asked in the inputs' order
     "A network, or the next of the saved pictures"
     from dmgn.images import read_rgb
-    from dmgn.restore import load_network, pick_device, pick_tile, restore
+    from dmgn.restore import restore
     waiting = iter(saved)
     if saved: return lambda image: read_rgb(next(waiting))
-    network = load_network(task, model)
-    pick_device(device)
-    if tile is not None: pick_tile((1, 1), network.config, tile)
+    network = checked_network(task, model, device, tile)
     return lambda image: restore(image, task, network, tile, device).background
 
 # %% ../nbs/21_cli.ipynb #c042

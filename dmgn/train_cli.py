@@ -158,7 +158,9 @@ def train(
         validate_every=validate_every, save_minutes=save_minutes, workers=workers, precision=precision, compile=compiled, tracker=tracker))
     learn, judge = choose_photographs(train, val)
     pairs_learn, pairs_judge = choose_pairs(pairs, val_pairs, bool(judge))
-    pairs_learn = without_leaks(pairs_learn, judge + [target for _, target in pairs_judge])
+    pairs_found, pairs_learn = len(pairs_learn), without_leaks(pairs_learn, judge + [target for _, target in pairs_judge])
+    if not (learn or pairs_learn): raise ValueError("nothing is left to learn from: every pair shows a scene that is kept apart")
+    leaks = f", and {pairs_found - len(pairs_learn)} pairs left out that show its scenes" if len(pairs_learn) < pairs_found else ""
     crop, short_sides = crop or PRESETS[preset]["crop"], short_sides or PRESETS[preset]["short_sides"]
     depths = depths_in(learn + judge, depth) if depth else {}
     data = training_data(task, learn, crops(crop, short_sides), pairs_learn, pair_share, depths, seed)
@@ -168,7 +170,7 @@ def train(
     first = this_process().is_main_process
     if first: remember(dict(task=task, train=train, val=val, pairs=pairs, val_pairs=val_pairs, pair_share=pair_share, depth=depth, model=model,
                             preset=preset, crop=crop, short_sides=short_sides, vgg=vgg), out, resume)
-    if first: typer.echo(f"{'Continuing' if begun else 'Starting'} in {out}: {len(learn)} photographs and {len(pairs_learn)} pairs to learn from, {len(validation)} kept apart")
+    if first: typer.echo(f"{'Continuing' if begun else 'Starting'} in {out}: {len(learn)} photographs and {len(pairs_learn)} pairs to learn from, {len(validation)} kept apart{leaks}")
     progress = run_training(network, data, validation, out, config, resume)
     if first: typer.echo(f"Done: {progress['best']:.2f} dB on the photographs kept apart; the network is in {out / 'best'}")
     this_process().destroy_process_group()

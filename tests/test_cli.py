@@ -278,6 +278,19 @@ def test_train_on_pairs_alone_from_a_network(run: Callable[..., Result], network
     assert result.exit_code == 0 and "0 photographs and 4 pairs to learn from, 1 kept apart" in result.stdout
 
 
+def test_train_does_not_learn_from_a_scene_that_is_kept_apart(run: Callable[..., Result], network: str):
+    pairs_of_cats(5, 64)
+    command = ["train", "--task", "deraining", "--pairs", "rainy", "truth", "--model", network, "--steps", "1", *SMALL]
+    for folder in ("rainy", "truth"): shutil.copy(f"{folder}/0.png", f"{folder}/3.png") # 0 is kept apart
+    result = run(*command)
+    assert result.exit_code == 0 and "0 photographs and 3 pairs to learn from, 1 kept apart, and 1 pairs left out that show its scenes" in result.stdout
+    for folder in ("rainy", "truth"):
+        for n in range(1, 5): shutil.copy(f"{folder}/0.png", f"{folder}/{n}.png")
+    shutil.rmtree("run")
+    assert refused(run(*command), "nothing is left to learn from: every pair shows a scene that is kept apart")
+    assert not Path("run").exists()
+
+
 @pytest.mark.parametrize("arguments, message", [
     (["--train", "nowhere"], "no folder nowhere"), (["--train", "trip/day2"], "expected at least 5"), (["--train", "small"], "50x50, is too small for the crop"), (["--pairs", "small", "small", "--depth", "small"], "--depth belongs to --train"),
     ([], "nothing to learn from"), (["--train", "small", "--task", "denoising"], "no task 'denoising'"), (["--train", "small", "--preset", "large"], "no preset 'large'"),

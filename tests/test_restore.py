@@ -1,5 +1,7 @@
 "`restore` on every kind of photograph, on everything that is none, and in tiles."
+import io
 import os
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -7,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageCms
+from PIL import ExifTags, Image, ImageCms
 
 from dmgn.images import EXAMPLES, NOISES, PRETRAINED, example, to_tensor
 from dmgn.metrics import psnr
@@ -117,6 +119,31 @@ def test_formats_keep_exif_and_profile(network: DMGN, photograph: Image.Image, t
         assert after.info.get("icc_profile") == before.info.get("icc_profile")
         assert after.size == ((24, 37) if ORIENTATION in before.getexif() else (37, 24))
     assert [p.name for p in target.parent.iterdir()] == [name]
+
+
+def with_thumbnail(exif: bytes, thumbnail: bytes) -> bytes:
+    "Add a second directory, which Pillow reads but does not write"
+    tiff = bytearray(exif[6:])
+    order = "<" if tiff[:2] == b"II" else ">"
+    first = struct.unpack_from(f"{order}L", tiff, 4)[0]
+    struct.pack_into(f"{order}L", tiff, first + 2 + 12 * struct.unpack_from(f"{order}H", tiff, first)[0], len(tiff))
+    second = struct.pack(f"{order}H 2H2L 2H2L L", 2, 0x0201, 4, 1, len(tiff) + 30, 0x0202, 4, 1, len(thumbnail), 0)
+    return exif[:6] + bytes(tiff) + second + thumbnail
+
+
+def test_a_jpeg_loses_the_thumbnail_and_the_sizes_that_no_longer_fit(network: DMGN, photograph: Image.Image, tmp_path: Path):
+    small, width, height = io.BytesIO(), 0xA002, 0xA003
+    photograph.save(small, "JPEG")
+    exif = Image.Exif()
+    exif[ORIENTATION], exif[DESCRIPTION] = 6, "a cat"
+    exif[SETTINGS] = {ISO: 400, width: photograph.width, height: photograph.height}
+    photograph.save(tmp_path / "a.jpg", exif=with_thumbnail(exif.tobytes(), small.getvalue()))
+    restore_file(tmp_path / "a.jpg", tmp_path / "out/a.jpg", model=network)
+    with Image.open(tmp_path / "a.jpg") as before, Image.open(tmp_path / "out/a.jpg") as after:
+        assert before.getexif().get_ifd(ExifTags.IFD.IFD1)[0x0202] == len(small.getvalue()) and width in before.getexif().get_ifd(SETTINGS)
+        assert not after.getexif().get_ifd(ExifTags.IFD.IFD1)
+        assert after.getexif().get_ifd(SETTINGS) == {ISO: 400} and after.getexif()[DESCRIPTION] == "a cat"
+    assert small.getvalue() in (tmp_path / "a.jpg").read_bytes() and small.getvalue() not in (tmp_path / "out/a.jpg").read_bytes()
 
 
 @pytest.mark.parametrize("orientation", [3, 5, 6, 8])

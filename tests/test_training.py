@@ -12,7 +12,7 @@ import pytest
 import small_run
 import torch
 
-from dmgn.training import Run, load_checkpoint, make_accelerator, save_checkpoint
+from dmgn.training import Run, load_checkpoint, make_accelerator, save_checkpoint, train
 
 SCRIPT = Path(small_run.__file__)
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -75,6 +75,23 @@ def test_a_failed_save_leaves_the_checkpoint_before(tmp_path: Path):
     assert (tmp_path/"checkpoint.pt").read_bytes() == before and list(tmp_path.glob("*")) == [tmp_path/"checkpoint.pt"]
     load_checkpoint(run, tmp_path/"checkpoint.pt")
     assert run.progress["step"] == 0
+
+
+def test_a_checkpoint_that_may_not_be_read_is_not_called_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    settings = small_run.config()
+    run = Run(small_run.network(), settings, 8, make_accelerator(settings, tmp_path))
+    save_checkpoint(run, tmp_path/"checkpoint.pt")
+    def forbidden(*_, **__): raise PermissionError(13, "Permission denied", str(tmp_path/"checkpoint.pt"))
+    with monkeypatch.context() as m:
+        m.setattr(torch, "load", forbidden) # root may read everything
+        with pytest.raises(PermissionError, match="Permission denied"): load_checkpoint(run, tmp_path/"checkpoint.pt")
+    (tmp_path/"checkpoint.pt").write_text("a text")
+    with pytest.raises(ValueError, match="is not a checkpoint of a run"): load_checkpoint(run, tmp_path/"checkpoint.pt")
+
+
+def test_training_without_anything_kept_apart_is_refused(tmp_path: Path):
+    with pytest.raises(ValueError, match="at least one pair kept apart"): train(small_run.network(), small_run.data(), [], tmp_path/"run", small_run.config())
+    assert not (tmp_path/"run").exists()
 
 
 def test_mixed_precision_and_accumulation_train(tmp_path: Path):

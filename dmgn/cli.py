@@ -287,7 +287,7 @@ def evaluate(
     protocol: Annotated[str | None, typer.Option(help="How numbers are computed: y, rgb or rgb-per-channel. [default: the test set's, else y]", show_default=False)] = None,
     device: Device = None, # where to run
     tile: Tile = None, # side of the tiles
-    lpips: Annotated[bool, typer.Option("--lpips", help="Also LPIPS; needs pip install dmgn[lpips].")] = False,
+    lpips: Annotated[bool, typer.Option("--lpips", help="Also LPIPS; needs pip install torchmetrics.")] = False,
     csv: Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Write a line a picture to FILE.")] = None,
     json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write numbers, settings, versions and every file's SHA-256 to FILE.")] = None,
 ) -> None:

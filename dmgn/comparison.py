@@ -15,8 +15,8 @@ from PIL import Image
 
 import dmgn.classical
 from .experiments import CLASSICAL, over_seeds
-from .images import NOISES, example, show_images, small_picture
-from .metrics import psnr
+from .images import NOISES, PRETRAINED, example, show_images, small_picture
+from .metrics import psnr, sha256
 from .model import DMGN, bundled
 from .restore import restore
 
@@ -39,7 +39,10 @@ def standing(
 def provenance(
     records: list[dict[str, Any]], # of one experiment
 ) -> list[str]: # lines
-    "Where numbers come from: pictures, protocols, versions, processor"
+    "Where numbers come from: pictures, protocols, versions, processor; raises one line if a bundled network has changed since"
+    for r in records:
+        if r["variant"] in bundled() and r["weights"] != sha256(PRETRAINED / r["variant"] / "model.safetensors"):
+            raise ValueError(f"{r['experiment']}: {r['variant']} was measured with other weights than come with the package: delete its lines and run the experiment again")
     lines = {f"{r['test_set']}: {r['pictures']} pictures, protocol {r['protocol']}": None for r in records}
     for r in records:
         v = r["versions"]

@@ -9,10 +9,10 @@ __all__ = ['SCALES', 'PLNET_LIKE', 'BSDS', 'STEPS', 'FACTORS', 'CLASSICAL', 'LIG
            'table5', 'table6', 'table7', 'experiment', 'add_result', 'read_results', 'processor', 'environment',
            'paper_tables', 'paper_rows', 'Mean', 'over_seeds', 'Table', 'as_cell', 'results_table', 'Comparison',
            'Spread', 'pooled_spread', 'compare', 'Split', 'split', 'folder_of', 'Sources', 'find_pairs', 'sources',
-           'training_set', 'kept_apart', 'fingerprint', 'fingerprints', 'Job', 'run_folder', 'results_file',
+           'training_set', 'kept_apart', 'fingerprint', 'fingerprints', 'Job', 'run_folder', 'results_file', 'origin',
            'fixed_parts', 'flat', 'check_unchanged', 'absence', 'make_job', 'with_progress', 'plan', 'Judged', 'judge',
-           'Method', 'method_of', 'origin', 'make_record', 'train_job', 'judge_job', 'run_experiment', 'describe',
-           'time_steps', 'measure_step', 'seconds_per_step', 'duration', 'dry_run']
+           'Method', 'method_of', 'make_record', 'train_job', 'judge_job', 'run_experiment', 'describe', 'time_steps',
+           'measure_step', 'seconds_per_step', 'duration', 'dry_run']
 
 # %% ../nbs/experiments/00_experiments.ipynb #c003
 import hashlib
@@ -521,17 +521,24 @@ def results_file(
     return Path(out) / f"{experiment.name}_{experiment.scale}.jsonl"
 
 # %% ../nbs/experiments/00_experiments.ipynb #c073
+def origin(
+    vgg: str | Path | None, # as given
+) -> str: # "torchvision", "random" or the SHA-256 of the file
+    "Where the weights of the VGG came from"
+    return "torchvision" if vgg is None else str(vgg) if vgg == "random" else sha256(Path(vgg))
+
 def fixed_parts(
     variant: Variant, # the row
     seed: int, # of the run
     data: DataConfig | None, # to learn from
     root: Path, # of all data
+    vgg: str | Path | None = None, # weights of the VGG: a file, "random", or None: torchvision's
 ) -> dict[str, Any]: # as JSON has it
     "What a run depends on"
     if variant.method in bundled(): return {"weights": sha256(PRETRAINED / variant.method / "model.safetensors")}
     if not variant.network: return {}
     training = {name: value for name, value in asdict(replace(variant.training, seed=seed)).items() if name not in FREE}
-    parts = {"network": asdict(variant.network), "training": training, "samples": asdict(data), "data": fingerprints(data, root)}
+    parts = {"network": asdict(variant.network), "training": training, "samples": asdict(data), "data": fingerprints(data, root), "vgg": origin(vgg)}
     return json.loads(json.dumps(parts))
 
 def flat(
@@ -567,10 +574,11 @@ def make_job(
     seed: int, # of the run
     out: Path, # folder of all runs
     root: Path, # of all data
+    vgg: str | Path | None = None, # weights of the VGG
 ) -> Job:
-    "See what there is; raises one line if it is of another network, training or data"
+    "See what there is; raises one line if it is of another network, VGG, training or data"
     data, folder, wanted = variant.data or experiment.data, run_folder(experiment, variant, seed, out), variant.test_sets or experiment.test_sets
-    fixed, path = fixed_parts(variant, seed, data, root), results_file(experiment, out)
+    fixed, path = fixed_parts(variant, seed, data, root, vgg), results_file(experiment, out)
     tests = {name: fingerprint(folder_of(name, root)) for name in wanted if name != "held-out"}
     done = {r["test_set"]: r for r in read_results(path) if (r["variant"], r["seed"]) == (variant.name, seed) and r["test_set"] in wanted}
     for name, record in done.items(): check_unchanged(record, fixed | {"data": fixed.get("data", {}) | tests}, f"{path}: the result of {variant.name}, seed {seed}, on {name}")
@@ -595,6 +603,7 @@ def plan(
     out: str | Path, # folder of all runs
     data: str | Path, # root of all data
     only: Sequence[str] = (), # names of variants; none: all
+    vgg: str | Path | None = None, # weights of the VGG
 ) -> list[Job]: # finished ones too
     "All jobs of an experiment; raises one line if data are missing or do not fit what is there"
     names = [variant.name for variant in experiment.variants]
@@ -602,7 +611,7 @@ def plan(
     if not Path(data).is_dir(): raise FileNotFoundError(f"no folder {data}: expected the folder that holds all data sets")
     sources.cache_clear()
     fingerprint.cache_clear()
-    return [make_job(experiment, variant, seed, Path(out), Path(data)) for variant in experiment.variants if not only or variant.name in only for seed in variant.seeds]
+    return [make_job(experiment, variant, seed, Path(out), Path(data), vgg) for variant in experiment.variants if not only or variant.name in only for seed in variant.seeds]
 
 # %% ../nbs/experiments/00_experiments.ipynb #c079
 TASK_PROTOCOLS = {"reflection": "rgb-per-channel", "deraining": "y", "dehazing": "rgb"}
@@ -650,12 +659,6 @@ def method_of(
     return Method(predict, network.config, sum(p.numel() for p in network.parameters() if p.requires_grad), sha256(folder / "model.safetensors"))
 
 # %% ../nbs/experiments/00_experiments.ipynb #c082
-def origin(
-    vgg: str | Path | None, # as given
-) -> str: # "torchvision", "random" or the SHA-256 of the file
-    "Where the weights of the VGG came from"
-    return "torchvision" if vgg is None else str(vgg) if vgg == "random" else sha256(Path(vgg))
-
 def make_record(
     experiment: Experiment, # see Experiment
     job: Job, # whose training is done
@@ -663,7 +666,6 @@ def make_record(
     root: Path, # of all data
     method: Method, # see method_of
     device: str | torch.device | None = None, # it runs on
-    vgg: str | Path | None = None, # weights of the VGG
 ) -> dict[str, Any]: # ready for JSON
     "Judge a method on a test set"
     protocol, pictures, score = judge(method.predict, test_set, job, root)
@@ -674,7 +676,7 @@ def make_record(
             "test_set": test_set, "protocol": protocol, "pictures": pictures, **numbers(score),
             "parameters": method.parameters, "steps": progress["step"], "seconds": progress["seconds"],
             "network": asdict(method.network) if method.network else None, "training": asdict(replace(job.variant.training, seed=job.seed)) if trained else None,
-            "samples": job.fixed.get("samples"), "weights": method.weights, "vgg": origin(vgg) if trained else None, "data": data,
+            "samples": job.fixed.get("samples"), "weights": method.weights, "vgg": job.fixed.get("vgg"), "data": data,
             "versions": environment(device), "date": datetime.now(timezone.utc).isoformat(timespec="seconds")}
 
 # %% ../nbs/experiments/00_experiments.ipynb #c084
@@ -699,12 +701,11 @@ def judge_job(
     out: Path, # folder of all runs
     root: Path, # of all data
     device: str | torch.device | None = None, # to judge on
-    vgg: str | Path | None = None, # weights of the VGG
 ) -> None:
     "Judge what is missing and write it down, unless somebody else did meanwhile"
     path, method = results_file(experiment, out), method_of(job, device)
     for test_set in job.missing:
-        record = make_record(experiment, job, test_set, root, method, device, vgg)
+        record = make_record(experiment, job, test_set, root, method, device)
         def same(r: dict[str, Any]) -> bool: return all(r.get(name) == record[name] for name in ("variant", "seed", "test_set"))
         if not any(map(same, read_results(path))): add_result(path, record)
 
@@ -719,7 +720,7 @@ def run_experiment(
     say: Callable[[str], None] = print, # gets a line about each job
 ) -> list[dict[str, Any]]: # all results there are
     "Train what is missing, judge it, write it down; raises one line at the end if something could not be done"
-    out, root, jobs = Path(out), Path(data), plan(experiment, out, data, only)
+    out, root, jobs = Path(out), Path(data), plan(experiment, out, data, only, vgg)
     state = this_process()
     state.wait_for_everyone()
     if state.is_main_process: out.mkdir(parents=True, exist_ok=True)
@@ -727,7 +728,7 @@ def run_experiment(
         if job.problem or not job.missing: continue
         if state.is_main_process: say(describe(job))
         if job.step < job.steps: train_job(job, root, vgg)
-        if state.is_main_process: judge_job(experiment, job, out, root, device, vgg)
+        if state.is_main_process: judge_job(experiment, job, out, root, device)
         state.wait_for_everyone()
     left = [f"{job.variant.name} ({job.problem})" for job in jobs if job.problem]
     if left: raise FileNotFoundError(f"{experiment.name}: left out {'; '.join(left)}")
@@ -780,7 +781,9 @@ def seconds_per_step(
 ) -> dict[Path, tuple[float, str]]: # by the run's folder: seconds, and "logged" or "measured"
     "The time of a step of each run that is not done"
     def kind(job: Job) -> tuple[Any, ...]: return job.variant.network, job.variant.training, job.data
-    known, found = {kind(job): (job.seconds / job.step, "logged") for job in jobs if job.step}, {}
+    def tells(job: Job) -> bool: # an early part of a run without the discriminator is cheaper than the rest
+        return job.step > 0 and (job.step == job.steps or not (job.variant.training.weights.adversarial and job.variant.training.adversarial_from > 0))
+    known, found = {kind(job): (job.seconds / job.step, "logged") for job in sorted(jobs, key=lambda job: job.step) if tells(job)}, {}
     for job in jobs:
         if job.step == job.steps or not job.missing: continue
         if kind(job) not in known: known[kind(job)] = measure_step(job, root, vgg), "measured"
@@ -802,7 +805,7 @@ def dry_run(
     only: Sequence[str] = (), # names of variants; none: all
 ) -> list[str]: # lines
     "What would run, and how long"
-    jobs = plan(experiment, out, data, only)
+    jobs = plan(experiment, out, data, only, vgg)
     rates, total = seconds_per_step(jobs, Path(data), vgg), 0.0
     lines = [f"{experiment.name}, {experiment.scale} scale; results in {results_file(experiment, out)}"] + [f"note: {experiment.note}"] * bool(experiment.note)
     for job in jobs:

@@ -137,7 +137,7 @@ def ncc(
 def lpips_network() -> torch.nn.Module:  # of two batches in [0, 1]
     "LPIPS with AlexNet, version 0.1; raises one line if package or weights are missing"
     try: from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
-    except ImportError: raise ValueError("LPIPS needs torchmetrics: run pip install dmgn[lpips]") from None
+    except ImportError: raise ValueError("LPIPS needs torchmetrics: run pip install torchmetrics") from None
     try: return LearnedPerceptualImagePatchSimilarity("alex", normalize=True)
     except (OSError, RuntimeError) as error:
         raise OSError(f"LPIPS needs AlexNet's weights, which torchvision could not download ({error}): expected them in "

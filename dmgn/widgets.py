@@ -129,7 +129,7 @@ class Slider(NamedTuple):
 def import_ipywidgets() -> ModuleType:  # ipywidgets
     "What the controls are made of, or one line on how to get it"
     try: import ipywidgets
-    except ImportError: raise ImportError('the controls need ipywidgets: pip install "dmgn[widgets]"') from None
+    except ImportError: raise ImportError("the controls need ipywidgets: pip install ipywidgets") from None
     return ipywidgets
 
 def kernel_runs() -> bool:  # False, too, in a shell and while a site is built
@@ -146,8 +146,9 @@ def show_live(
     "A widget if it can live, a picture in any case"
     forms = {"text/plain": text, "image/png": data_uri(picture, "PNG").partition(",")[2]}
     if not kernel_runs(): return forms
-    try: return forms | {k: v for k, v in widget()._repr_mimebundle_().items() if "widget" in k}
+    try: view = {"version_major": 2, "version_minor": 0, "model_id": widget().model_id}
     except ImportError as e: print(e)
+    else: forms["application/vnd.jupyter.widget-view+json"] = view
     return forms
 
 # %% ../nbs/25_widgets.ipynb #c022

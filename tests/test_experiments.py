@@ -158,9 +158,17 @@ def test_another_training_under_the_same_name_is_refused(finished: Path, no_trai
     assert refused(lambda: run(finished, variants(**change)), f"mini_small/base-0 is of a run with {message}")
 
 
-def test_another_network_or_other_photographs_under_the_same_name_are_refused(finished: Path, no_training: None):
+def small_vgg(folder: Path) -> Path:
+    "A file for --vgg; only its bytes matter here"
+    (folder/"vgg.safetensors").write_bytes(b"weights")
+    return folder/"vgg.safetensors"
+
+
+def test_another_network_vgg_or_other_photographs_under_the_same_name_are_refused(finished: Path, no_training: None):
     rows = (Variant("DMGN", replace(NETWORK, decay=0.25), TRAINING),)
     assert refused(lambda: run(finished, rows), "network.decay=0.5, not 0.25")
+    for vgg, before in ((None, "torchvision"), (small_vgg(finished), "[0-9a-f]{64}")): # a result that is there, of another VGG
+        assert refused(lambda: run_experiment(experiment(), finished/"runs", finished/"data", vgg=vgg), f"vgg='random', not '{before}'")
     small_experiment.picture(77, 224).save(finished/"data/clean/0.png")
     assert refused(lambda: run(finished), "data.clean='[0-9a-f]{64}', not '[0-9a-f]{64}'")
 

@@ -314,6 +314,20 @@ def test_tiling_adds_no_visible_seam():
 
 
 @BUNDLED
+def test_blended_tiles_meet_in_smaller_steps_than_pasted_ones(monkeypatch: pytest.MonkeyPatch):
+    network, photograph, side = load_network(), np.asarray(example("cat", "rain")[0].crop((60, 40, 236, 152))), 112
+    def in_tiles(side: int) -> torch.Tensor: return run_tiled(network, photograph, side, torch.device("cpu")).background[0] * 127.5
+    whole, blended = in_tiles(176), in_tiles(side)
+    monkeypatch.setattr("dmgn.restore.tile_weights", lambda *where: [(start, weight.round()) for start, weight in tile_weights(*where)])
+    pasted = in_tiles(side)
+    (_, first), (second, _) = tile_weights(176, side, 32)
+    seam = (len(first) + second) // 2
+    steps = [(x - whole).diff(dim=2).abs()[..., seam - 1] for x in (blended, pasted)]
+    print(f"where tiles meet: {steps[0].mean():.2f} blended, {steps[1].mean():.2f} pasted")
+    assert steps[0].mean() < 0.9 * steps[1].mean() and steps[0].max() < steps[1].max()
+
+
+@BUNDLED
 @pytest.mark.parametrize("name", ["cat", "coffee", "astronaut"])
 def test_bundled_network_removes_rain_from_the_examples(name: str):
     rainy, clean = example(name)

@@ -61,9 +61,10 @@ def measure_masks(
 ) -> dict[str, dict[str, list[float]]]: # by measure, cell and picture
     "What the masks are like on each picture of a test set"
     found: dict[str, dict[str, list[float]]] = {}
+    device = next(network.parameters()).device
     for pair in pairs:
         mixture, background = (to_tensor(picture) for picture in open_pair(test_set, pair))
-        masks = dict(zip(mask_names(network.config), network(mixture).masks))
+        masks = dict(zip(mask_names(network.config), (mask.cpu() for mask in network(mixture.to(device)).masks)))
         for measure, cells in mask_numbers(masks, (mixture - background).abs().mean(1, keepdim=True)).items():
             for cell, value in cells.items(): found.setdefault(measure, {}).setdefault(cell, []).append(round(value, 4))
     return found

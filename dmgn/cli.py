@@ -120,7 +120,7 @@ def checked_network(
     model: str | None, # another network
     device: str | None, # where it will run
     tile: int | None, # side of the tiles
-) -> Any: # the `DMGN`, loaded once for all photographs
+) -> Any: # a DMGN, loaded once for all photographs
     "The network; raises one line if it cannot run on that device or with such tiles"
     from dmgn.restore import load_network, pick_device, pick_tile
     network = load_network(task, model)

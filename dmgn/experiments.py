@@ -11,8 +11,8 @@ __all__ = ['SCALES', 'PLNET_LIKE', 'BSDS', 'STEPS', 'FACTORS', 'CLASSICAL', 'LIG
            'Spread', 'pooled_spread', 'compare', 'Split', 'split', 'folder_of', 'Sources', 'find_pairs', 'sources',
            'training_set', 'kept_apart', 'fingerprint', 'fingerprints', 'Job', 'run_folder', 'results_file', 'origin',
            'fixed_parts', 'flat', 'check_unchanged', 'absence', 'make_job', 'with_progress', 'plan', 'Judged', 'judge',
-           'Method', 'method_of', 'make_record', 'train_job', 'judge_job', 'run_experiment', 'describe', 'time_steps',
-           'measure_step', 'seconds_per_step', 'duration', 'dry_run']
+           'Method', 'method_of', 'make_record', 'train_job', 'judge_job', 'run_experiment', 'describe',
+           'check_current', 'time_steps', 'measure_step', 'seconds_per_step', 'duration', 'dry_run']
 
 # %% ../nbs/experiments/00_experiments.ipynb #c003
 import hashlib
@@ -745,6 +745,19 @@ def describe(
     elif job.step == job.steps: left = f"to be judged by {sets}"
     else: left = f"{job.steps - job.step} steps of training" + (f" after {job.step} of {job.steps}" if job.step else "") + f", then {sets}"
     return f"{job.variant.name:16s} {seed:7s} {left}"
+
+# %% ../nbs/experiments/00_experiments.ipynb #c092b
+def check_current(
+    records: list[dict[str, Any]], # of networks that were trained for it
+    experiment: Experiment, # as it is defined today
+) -> None:
+    "Raise one line if a result is of another network or training than the experiment has today"
+    variants = {variant.name: variant for variant in experiment.variants}
+    for r in records:
+        variant = variants[r["variant"]]
+        today = json.loads(json.dumps({"network": asdict(variant.network), "training": asdict(replace(variant.training, seed=r["seed"]))}))
+        if changed := [name for name in today if r[name] != today[name]]:
+            raise ValueError(f"the result of {r['variant']}, seed {r['seed']}, is of another {' and '.join(changed)} than today's: run {experiment.name} again")
 
 # %% ../nbs/experiments/00_experiments.ipynb #c094
 def time_steps(

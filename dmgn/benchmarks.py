@@ -6,18 +6,18 @@
 __all__ = ['PLNET', 'SIR2', 'LAYERS', 'SIR2_LAYOUTS', 'SIR2_TREE', 'REFLECTION', 'PRENET', 'RAIN_LAYOUTS', 'RAIN_TREE', 'RAIN',
            'RESIDE', 'HAZE_LAYOUTS', 'HAZE', 'PHOTOGRAPHS', 'BENCHMARKS', 'Benchmark', 'benchmark', 'benchmark_folder',
            'pictures_below', 'in_order', 'matched', 'read_layout', 'benchmark_pairs', 'benchmark_inputs', 'open_pair',
-           'as_bytes', 'convert_dcpdn']
+           'convert_dcpdn']
 
 # %% ../nbs/14_benchmarks.ipynb #c002
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 
 from .data import IMAGE_SUFFIXES
-from .images import read_rgb, written_whole
+from .files import read_rgb, written_whole
+from .images import as_bytes
 from .metrics import crop_centre
 
 # %% ../nbs/14_benchmarks.ipynb #c005
@@ -216,14 +216,6 @@ def open_pair(
     if source.size == target.size: return source, target
     (w, h), (W, H) = source.size, target.size
     raise ValueError(f"sizes differ: {pair[0]} has {w}x{h} pixels, {pair[1]} has {W}x{H}")
-
-# %% ../nbs/14_benchmarks.ipynb #c043
-def as_bytes(
-    image: np.ndarray,  # (H, W, 3) in [0, 1]
-) -> Image.Image:  # RGB
-    "An array as a picture; raises if it is not one"
-    if image.ndim != 3 or image.shape[2] != 3: raise ValueError(f"an array of shape {image.shape}: expected (H, W, 3)")
-    return Image.fromarray((np.clip(image, 0, 1) * 255).round().astype(np.uint8))
 
 # %% ../nbs/14_benchmarks.ipynb #c044
 def convert_dcpdn(

@@ -14,8 +14,7 @@ from urllib.parse import quote
 from tqdm import tqdm
 
 from .benchmarks import BENCHMARKS, benchmark, benchmark_folder
-from .images import PACKAGE
-from .metrics import sha256
+from .files import PACKAGE, sha256
 
 # %% ../nbs/16_fetching.ipynb #c006
 SOURCE = "https://raw.githubusercontent.com"

@@ -4,15 +4,16 @@
 
 # %% auto #0
 __all__ = ['SUBFOLDERS', 'SIZES', 'DESCRIPTIONS', 'descriptions', 'read_photograph', 'from_array', 'from_tensor', 'check_range',
-           'as_photograph', 'eight_bits', 'in_mode_of', 'bundled_networks', 'on_hub', 'load_network', 'pick_device',
-           'tile_weights', 'pick_tile', 'run_tiled', 'Restoration', 'restore', 'save_like', 'restore_file']
+           'as_photograph', 'eight_bits', 'in_mode_of', 'on_hub', 'load_network', 'pick_device', 'tile_weights',
+           'pick_tile', 'run_tiled', 'Restoration', 'restore', 'CallableModule', 'save_like', 'restore_file']
 
 # %% ../nbs/20_restore.ipynb #c003
 import io
-import json
 import math
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -23,8 +24,12 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from tqdm import tqdm
 
-from .images import PRETRAINED, first_line, open_photograph, to_pil, to_tensor, written_whole
-from .model import DMGN, TASKS, DMGNConfig, DMGNOutput, bundled, mask_names
+from .config import DMGNConfig
+from .files import first_line, open_photograph, written_whole
+from .images import to_pil, to_tensor
+from .model import DMGN, DMGNOutput, mask_names
+from .network_files import bundled
+from .tasks import TASKS, find_task
 
 # %% ../nbs/20_restore.ipynb #c005
 SUBFOLDERS = (34665, 34853) # of EXIF data: the camera's settings, the place
@@ -122,12 +127,6 @@ def in_mode_of(
         restored.putalpha(photograph.convert("RGBA").getchannel("A"))
     return restored
 
-# %% ../nbs/20_restore.ipynb #c022
-def bundled_networks() -> dict[str, str]: # task: name
-    "The networks that come with the package, by what they remove"
-    found = {json.loads((PRETRAINED / name / "config.json").read_text())["task"]: name for name in bundled()}
-    return {task: found[task] for task in TASKS if task in found}
-
 # %% ../nbs/20_restore.ipynb #c025
 def on_hub(
     name: str, # "user/repository"
@@ -142,8 +141,8 @@ def load_network(
     model: DMGN | str | Path | None = None, # a network, bundled name, folder, Hub repository or authors' checkpoint; None: the bundled one
 ) -> DMGN: # in evaluation mode
     "The network for a task, or one line saying why there is none"
-    if task not in TASKS: raise ValueError(f"no task {task!r}: expected one of {', '.join(TASKS)}")
-    if model is None and (model := bundled_networks().get(task)) is None:
+    task = find_task(task).name
+    if model is None and (model := TASKS[task].network) not in bundled():
         raise FileNotFoundError(f"no network for {task} comes with this package (only {', '.join(bundled()) or 'none'}): name one with `model`")
     if not isinstance(model, DMGN):
         nowhere = FileNotFoundError(f"no network {model}: there is no such folder, and the Hub has none or is out of reach")
@@ -252,6 +251,17 @@ def restore(
     background, coarse, noise = (x if x is None else to_pil(x) for x in out[:3])
     return Restoration(photograph, in_mode_of(photograph, background), coarse, noise, out.separator_mask,
                        out.noise_distribution_map, dict(zip(mask_names(network.config), out.masks)))
+
+# %% ../nbs/20_restore.ipynb #callmod
+class CallableModule(ModuleType):
+    "This module: what `from dmgn import restore` finds; called, it restores"
+    def __call__(self,
+        *args: Any, # of restore
+        **options: Any, # of restore
+    ) -> Restoration:
+        return self.restore(*args, **options)
+
+if __name__ == "dmgn.restore": sys.modules[__name__].__class__ = CallableModule
 
 # %% ../nbs/20_restore.ipynb #c059
 def save_like(

@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from dmgn.experiments import DataConfig, Experiment, Variant, run_experiment
+from dmgn.config import DMGNConfig, ablations
+from dmgn.experiments.definitions import DataConfig, Experiment, Variant
+from dmgn.experiments.run import run_experiment
 from dmgn.losses import LossWeights
-from dmgn.model import DMGNConfig, ablations
 from dmgn.training import TrainConfig
 
 NETWORK = DMGNConfig("reflection", width=4, vgg_taps=1, middle_cells=1, refine_dilations=(1, 2), coarse_residual=True, refine_residual=True)

@@ -4,11 +4,12 @@ from pathlib import Path
 
 import torch
 
+from dmgn.config import DMGNConfig
 from dmgn.data import SyntheticPairs, crops
-from dmgn.images import EXAMPLES
+from dmgn.files import EXAMPLES
 from dmgn.losses import LossWeights
-from dmgn.model import DMGN, DMGNConfig
-from dmgn.synthesis import SYNTHESISERS
+from dmgn.model import DMGN
+from dmgn.tasks import TASKS
 from dmgn.training import Run, TrainConfig, batches, make_accelerator, train, train_step, validation_pairs
 
 PHOTOGRAPHS = [EXAMPLES/f"{name}.png" for name in ("astronaut", "cat", "coffee")]
@@ -21,7 +22,7 @@ def network() -> DMGN:
 
 
 def data() -> SyntheticPairs:
-    return SyntheticPairs(PHOTOGRAPHS, SYNTHESISERS["reflection"], crops(24, (32, 48)))
+    return SyntheticPairs(PHOTOGRAPHS, TASKS["reflection"].synthesise, crops(24, (32, 48)))
 
 
 def config(steps: int = 8, **changes) -> TrainConfig:
@@ -32,7 +33,7 @@ def config(steps: int = 8, **changes) -> TrainConfig:
 def run(out: Path, resume: bool = False, **changes) -> DMGN:
     "Train; the network at the end"
     model = network()
-    train(model, data(), validation_pairs(PHOTOGRAPHS[:1], SYNTHESISERS["reflection"], 64), out, config(**changes), resume)
+    train(model, data(), validation_pairs(PHOTOGRAPHS[:1], TASKS["reflection"].synthesise, 64), out, config(**changes), resume)
     return model
 
 

@@ -11,13 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import typer
-from PIL import Image
 from typer.testing import CliRunner, Result
 
 import dmgn.fetching
 from dmgn.benchmarks import BENCHMARKS, benchmark_inputs, benchmark_pairs, convert_dcpdn, open_pair
-from dmgn.cli import OneLineErrors
-from dmgn.data_cli import data_app
+from dmgn.commands.data import data_app
+from dmgn.commands.shell import OneLineErrors
 from dmgn.fetching import fetch, inside, known_files, manifest, verify
 from dmgn.metrics import PROTOCOLS
 

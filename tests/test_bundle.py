@@ -9,16 +9,18 @@ import pytest
 import torch
 import typer
 from PIL import Image
-
-from dmgn.cli import app
-from dmgn.images import PRETRAINED, example, read_rgb
-from dmgn.metrics import evaluate_pair
-from dmgn.model import DMGN, DMGNConfig
-from dmgn.restore import restore
-from dmgn.synthesis import SYNTHESISERS
-from dmgn.train_cli import remember
-from dmgn.training import TrainConfig, train, validation_pairs
 from small_run import PHOTOGRAPHS, data
+
+from dmgn.commands.main import app
+from dmgn.commands.train import remember
+from dmgn.config import DMGNConfig
+from dmgn.files import PRETRAINED, read_rgb
+from dmgn.images import example
+from dmgn.metrics import evaluate_pair
+from dmgn.model import DMGN
+from dmgn.restore import restore
+from dmgn.tasks import TASKS
+from dmgn.training import TrainConfig, train, validation_pairs
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tools"))
 from bundle_network import WORDS, bundle, command, noisy_squares  # noqa: E402
@@ -36,7 +38,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = folder.parent / "run"
     remember(dict(task="reflection", train=folder, val=None, pairs=None, val_pairs=None, pair_share=0.3, depth=None, model=None, preset="small", crop=24,
                   short_sides=(32, 48), vgg=folder.parent / "vgg.safetensors"), out, False)
-    train(network, data(), validation_pairs(PHOTOGRAPHS[:1], SYNTHESISERS["reflection"], 64), out, config)
+    train(network, data(), validation_pairs(PHOTOGRAPHS[:1], TASKS["reflection"].synthesise, 64), out, config)
     return out
 
 

@@ -15,11 +15,13 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from dmgn import __version__
-from dmgn.cli import app, plan
-from dmgn.images import NOISES, PRETRAINED, example
+from dmgn.commands.main import app, plan
+from dmgn.config import DMGNConfig
+from dmgn.files import PRETRAINED
+from dmgn.images import example
 from dmgn.metrics import evaluate_pair
-from dmgn.model import DMGN, DMGNConfig
-from dmgn.restore import bundled_networks
+from dmgn.model import DMGN
+from dmgn.tasks import TASKS
 
 BUNDLED = pytest.mark.skipif(not (PRETRAINED / "tiny-deraining/config.json").is_file(), reason="no bundled network")
 
@@ -131,12 +133,12 @@ def test_a_useless_device_is_one_line(run: Callable[..., Result], network: str):
 def test_demo(run: Callable[..., Result]):
     result = run("demo", "-o", "demo")
     assert result.exit_code == 0 and "deraining by tiny-deraining, protocol y" in result.stdout
-    for task, name in bundled_networks().items():
+    for task, name in ((t.name, t.network) for t in TASKS.values()):
         assert f"{task} by {name}, protocol " in result.stdout
-        lines = [line.split() for line in result.stdout.splitlines() if f"_{NOISES[task]}_restored.png" in line]
-        assert [line[0] for line in lines] == [f"demo/{name}_{NOISES[task]}.png" for name in ("astronaut", "cat", "coffee")]
+        lines = [line.split() for line in result.stdout.splitlines() if f"_{TASKS[task].noise}_restored.png" in line]
+        assert [line[0] for line in lines] == [f"demo/{name}_{TASKS[task].noise}.png" for name in ("astronaut", "cat", "coffee")]
         for line in lines: assert task != "deraining" or float(line[5]) > float(line[1]) + 1 and float(line[6]) > float(line[2])
-    assert len(files("demo")) == 6 * len(bundled_networks())
+    assert len(files("demo")) == 6 * len(TASKS)
 
 
 def test_demo_of_other_tasks_is_measured_in_rgb(run: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

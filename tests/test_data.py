@@ -4,9 +4,10 @@ from pathlib import Path
 import torch
 from torch.utils.data import DataLoader
 
-from dmgn.data import PairedFolder, PairedPhotographs, SyntheticPairs, crops, depths_in, images_in, middlebury_scenes, read_depth, write_depths
-from dmgn.images import EXAMPLES
-from dmgn.synthesis import SYNTHESISERS
+from dmgn.data import PairedFolder, PairedPhotographs, SyntheticPairs, crops, depths_in, images_in, read_depth
+from dmgn.files import EXAMPLES
+from dmgn.haze import middlebury_scenes, write_depths
+from dmgn.tasks import TASKS
 
 
 def test_middlebury_in_all_its_layouts(shared, tmp_path: Path):
@@ -18,7 +19,7 @@ def test_middlebury_in_all_its_layouts(shared, tmp_path: Path):
     depths = write_depths(middlebury_scenes(root), tmp_path)
     assert depths == depths_in(images_in(tmp_path), tmp_path)
     for path in depths.values(): assert 2.5 < read_depth(path).median() < 3.5
-    hazy = SyntheticPairs(list(depths), SYNTHESISERS["dehazing"], crops(256, (320, 480)), depths=depths)
+    hazy = SyntheticPairs(list(depths), TASKS["dehazing"].synthesise, crops(256, (320, 480)), depths=depths)
     for i in range(len(hazy)):
         mixture, background, light = ((x + 1) / 2 for x in hazy[i])
         assert mixture.shape == (3, 256, 256) and 0 <= mixture.min() and mixture.max() <= 1

@@ -14,14 +14,15 @@ from threading import Thread
 import pytest
 import small_experiment
 import torch
-from PIL import Image
 from small_experiment import NETWORK, TRAINING, experiment, variants
 from test_training import ENVIRONMENT, free_port
 from typer.testing import CliRunner, Result
 
 from dmgn import experiments
-from dmgn.cli import app
-from dmgn.experiments import Variant, add_result, dry_run, read_results, run_experiment
+from dmgn.commands.main import app
+from dmgn.experiments.definitions import Variant
+from dmgn.experiments.results import add_result, read_results
+from dmgn.experiments.run import dry_run, run_experiment
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SCRIPT = Path(small_experiment.__file__)

@@ -10,9 +10,9 @@ from PIL import Image, ImageOps
 from typer.testing import CliRunner
 
 from dmgn.benchmarks import benchmark_pairs
-from dmgn.cli import OneLineErrors
+from dmgn.commands.data import data_app
+from dmgn.commands.shell import OneLineErrors
 from dmgn.data import images_in
-from dmgn.data_cli import data_app
 from dmgn.leaks import THRESHOLD, distances, find_leaks
 
 

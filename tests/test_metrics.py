@@ -14,9 +14,26 @@ from PIL import Image
 
 from dmgn import metrics
 from dmgn.benchmarks import benchmark_pairs
-from dmgn.images import example, read_rgb
-from dmgn.metrics import (PROTOCOLS, Score, as_float64, crop_centre, evaluate_pair, evaluate_pairs, lmse, lpips, mean_of, names_of, ncc, psnr,
-                          report, rgb_to_y, saved_predictions, ssim, table, write_csv, write_json)
+from dmgn.files import read_rgb
+from dmgn.images import example
+from dmgn.metrics import (
+    PROTOCOLS,
+    Score,
+    as_float64,
+    crop_centre,
+    evaluate_pair,
+    evaluate_pairs,
+    lmse,
+    lpips,
+    mean_of,
+    names_of,
+    ncc,
+    psnr,
+    rgb_to_y,
+    saved_predictions,
+    ssim,
+)
+from dmgn.report import report, table, write_csv, write_json
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torchvision.models import vgg
 
+from dmgn.config import DMGNConfig
 from dmgn.hypercolumn import VGGTrunk
-from dmgn.model import DMGN, DMGNConfig
+from dmgn.model import DMGN
 
 
 @pytest.fixture(scope="module")

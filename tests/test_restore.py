@@ -11,10 +11,22 @@ import pytest
 import torch
 from PIL import ExifTags, Image, ImageCms
 
-from dmgn.images import EXAMPLES, NOISES, PRETRAINED, example, to_tensor
+from dmgn.config import DMGNConfig
+from dmgn.files import EXAMPLES, PRETRAINED
+from dmgn.images import example, to_tensor
 from dmgn.metrics import psnr
-from dmgn.model import DMGN, TASKS, DMGNConfig, mask_names
-from dmgn.restore import as_photograph, bundled_networks, load_network, pick_tile, read_photograph, restore, restore_file, run_tiled, tile_weights
+from dmgn.model import DMGN, mask_names
+from dmgn.restore import (
+    as_photograph,
+    load_network,
+    pick_tile,
+    read_photograph,
+    restore,
+    restore_file,
+    run_tiled,
+    tile_weights,
+)
+from dmgn.tasks import TASKS
 
 ROOT = Path(__file__).resolve().parents[1]
 BUNDLED = pytest.mark.skipif(not (PRETRAINED / "tiny-deraining/config.json").is_file(), reason="no bundled network")
@@ -237,14 +249,13 @@ def test_networks_that_do_not_fit(network: DMGN, tmp_path: Path):
 
 
 def test_bundled_networks_are_found_by_their_task(network: DMGN, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    for module in ("dmgn.model", "dmgn.restore"): monkeypatch.setattr(f"{module}.PRETRAINED", tmp_path)
+    monkeypatch.setattr("dmgn.network_files.PRETRAINED", tmp_path)
     with pytest.raises(FileNotFoundError, match="only none") as error: load_network("deraining")
-    assert one_line(error) and bundled_networks() == {}
-    network.save_pretrained(tmp_path / "anything")
-    DMGN(DMGNConfig(task="reflection", width=4, vgg_taps=1, middle_cells=1), vgg_weights="random").save_pretrained(tmp_path / "zz")
-    assert bundled_networks() == {"reflection": "zz", "deraining": "anything"}
+    assert one_line(error)
+    network.save_pretrained(tmp_path / "tiny-deraining")
+    DMGN(DMGNConfig(task="reflection", width=4, vgg_taps=1, middle_cells=1), vgg_weights="random").save_pretrained(tmp_path / "tiny-dereflection")
     assert load_network("reflection").config.task == "reflection" and load_network().config == network.config
-    with pytest.raises(FileNotFoundError, match=r"no network for dehazing comes with this package \(only anything, zz\)") as error: load_network("dehazing")
+    with pytest.raises(FileNotFoundError, match=r"no network for dehazing comes with this package \(only tiny-deraining, tiny-dereflection\)") as error: load_network("dehazing")
     assert one_line(error)
 
 
@@ -252,7 +263,7 @@ def test_a_mistyped_repository_fails_at_once_without_a_connection(monkeypatch: p
     asked = []
     def fail(*args, **kwargs): raise asked.append(args) or ConnectionError("no route to the Hub")
     monkeypatch.setattr("dmgn.restore.file_exists", fail)
-    monkeypatch.setattr("dmgn.model.PyTorchModelHubMixin.from_pretrained", lambda *args, **kwargs: pytest.fail("asked again"))
+    monkeypatch.setattr("dmgn.network_files.PyTorchModelHubMixin.from_pretrained", lambda *args, **kwargs: pytest.fail("asked again"))
     with pytest.raises(FileNotFoundError, match="no network nobody/nothing: there is no such folder") as error: load_network("deraining", "nobody/nothing")
     assert one_line(error) and len(asked) == 1
 
@@ -344,9 +355,9 @@ def test_examples_are_what_the_tool_makes(tmp_path: Path):
     assert sum(p.stat().st_size for p in EXAMPLES.iterdir()) < 1_600_000
 
 
-@pytest.mark.parametrize("noise", NOISES.values())
+@pytest.mark.parametrize("noise", (task.noise for task in TASKS.values()))
 def test_every_example_has_every_noise_in_moderation(noise: str):
-    assert list(NOISES) == list(TASKS)
+    assert list(TASKS) == list(TASKS)
     for name in ("astronaut", "cat", "coffee"):
         noisy, clean = example(name, noise)
         assert noisy.size == clean.size and 12 < psnr(noisy, clean, "rgb") < 27

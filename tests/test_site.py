@@ -99,7 +99,7 @@ def site() -> Path:
 @pytest.fixture(scope="module")
 def katex(site: Path, request: pytest.FixtureRequest) -> Path:
     "The files of KaTeX in the version that the pages ask for, from the npm registry, kept in pytest's cache."
-    version = re.search(r"npm/katex@([\d.]+)/dist", (site/"09_losses.html").read_text(encoding="utf-8"))[1]
+    version = re.search(r"npm/katex@([\d.]+)/dist", (site/"17_losses.html").read_text(encoding="utf-8"))[1]
     folder = Path(request.config.cache.mkdir(f"katex-{version}"))
     if not (folder/"package/dist/katex.min.js").exists():
         try:
@@ -230,7 +230,7 @@ def test_the_sidebar_leads_to_every_page_in_order(opened: Callable, address: str
     links = tab.locator("#quarto-sidebar a.sidebar-link[href$='.html']").evaluate_all("links => links.map(a => a.href)")
     assert [link.removeprefix(f"{address}/") for link in links] == sidebar_pages(CONFIG["website"]["sidebar"]["contents"])
     tab.get_by_role("link", name="Residual Deep-Masking Cell").first.click()
-    tab.wait_for_url("**/03_rdmc.html")
+    tab.wait_for_url("**/04_rdmc.html")
     assert tab.locator("#quarto-sidebar [aria-current=page]").inner_text() == tab.locator("h1").inner_text()
     tab.close()
 
@@ -241,11 +241,11 @@ def test_on_a_telephone_the_sidebar_opens_and_closes(opened: Callable):
     assert not link.is_visible() or link.bounding_box()["x"] < 0
     tab.get_by_role("button", name="Toggle sidebar navigation").click()
     link.click()
-    tab.wait_for_url("**/02_separator.html")
+    tab.wait_for_url("**/03_separator.html")
     tab.close()
 
 
-@pytest.mark.parametrize("words, page", [("hinge_loss", "09_losses.html"), ("hypercolumn", "01_hypercolumn.html"), ("dark channel", "17_classical.html")])
+@pytest.mark.parametrize("words, page", [("hinge_loss", "17_losses.html"), ("hypercolumn", "02_hypercolumn.html"), ("dark channel", "14_classical.html")])
 def test_search_finds(opened: Callable, words: str, page: str):
     tab = opened("index.html")
     tab.keyboard.press("/")
@@ -260,7 +260,7 @@ def test_search_finds(opened: Callable, words: str, page: str):
 
 
 def test_the_keyboard_reaches_the_content_and_shows_where_it_is(opened: Callable):
-    tab = opened("03_rdmc.html")
+    tab = opened("04_rdmc.html")
     tab.keyboard.press("Tab")
     skip = tab.locator(":focus")
     assert skip.inner_text() == "Skip to the content"
@@ -277,7 +277,7 @@ def test_the_keyboard_reaches_the_content_and_shows_where_it_is(opened: Callable
 
 
 def test_what_scrolls_sideways_can_be_reached_with_the_keyboard(opened: Callable):
-    tab = opened("03_rdmc.html", PHONE)
+    tab = opened("04_rdmc.html", PHONE)
     scrolling = tab.locator("main pre, main table").evaluate_all("all => all.filter(el => el.scrollWidth > el.clientWidth).map(el => el.tabIndex)")
     assert scrolling and set(scrolling) == {0}
     tab.close()
@@ -296,7 +296,7 @@ def test_the_theme_can_be_chosen_and_is_kept(opened: Callable):
 
 
 def test_the_slider_moves_on_a_telephone(opened: Callable):
-    tab = opened("25_widgets.html", PHONE)
+    tab = opened("24_widgets.html", PHONE)
     frame = tab.locator(".dmgn-frame").first
     slider = frame.get_by_role("slider")
     frame.scroll_into_view_if_needed()
@@ -315,7 +315,7 @@ def test_the_diagram_on_the_home_page_leads_to_the_notebooks(opened: Callable, r
     letters = tab.evaluate("Math.min(...[...document.querySelectorAll('.dmgn-diagram text')].map(t => t.getBoundingClientRect().height))")
     assert letters > 10, "too small to be read on a telephone"
     diagram.locator("text", has_text="Channel attention").click()
-    tab.wait_for_url("**/04_aca.html")
+    tab.wait_for_url("**/05_aca.html")
     tab.close()
 
 

@@ -9,8 +9,10 @@ from PIL import Image
 from torch.utils.data import ConcatDataset, DataLoader
 
 from dmgn.data import SyntheticPairs, crops, images_in, read_bytes
-from dmgn.images import EXAMPLES
-from dmgn.synthesis import SYNTHESISERS, Scene, add_haze, check_photograph, depth_from_disparity
+from dmgn.files import EXAMPLES
+from dmgn.haze import add_haze, depth_from_disparity
+from dmgn.synthesis import Scene, check_photograph
+from dmgn.tasks import TASKS
 
 VIEWS = {"disp1.png": "view1.png", "disp5.png": "view5.png", "disp2.png": "im2.png", "disp6.png": "im6.png"}
 
@@ -42,7 +44,7 @@ def test_stereo_scenes_become_depth_in_metres_and_haze(shared: Callable[[str], P
         assert (layer[:, near[0]].amax(1) < layer[:, far[0]].amin(1)).all(), path
 
 
-@pytest.mark.parametrize("task", SYNTHESISERS)
+@pytest.mark.parametrize("task", TASKS)
 def test_photographs_of_every_size_can_be_used_whole(task: str, shared: Callable[[str], Path]):
     by_shape = {}
     for path in images_in(shared("data/bsds_train"))[:60]:
@@ -52,16 +54,16 @@ def test_photographs_of_every_size_can_be_used_whole(task: str, shared: Callable
     for shape, photographs in by_shape.items():
         for i in range(3):
             scene = Scene(photographs[i], photographs[i + 1])
-            mixture, layer = SYNTHESISERS[task](scene, seeded(i))
+            mixture, layer = TASKS[task].synthesise(scene, seeded(i))
             check_photograph(mixture)
             assert mixture.shape == shape and layer.shape[1:] == shape[1:]
             assert not torch.equal(mixture, scene.background)
-            assert torch.equal(mixture, SYNTHESISERS[task](scene, seeded(i))[0])
+            assert torch.equal(mixture, TASKS[task].synthesise(scene, seeded(i))[0])
 
 
 def test_worker_processes_started_afresh_draw_what_this_process_draws():
     photographs = [path for path in images_in(EXAMPLES) if "_" not in path.stem]
-    data = ConcatDataset([SyntheticPairs(photographs, synthesise, crops(48), seed=3) for synthesise in SYNTHESISERS.values()])
+    data = ConcatDataset([SyntheticPairs(photographs, synthesise, crops(48), seed=3) for synthesise in (task.synthesise for task in TASKS.values())])
     loader = DataLoader(data, batch_size=1, num_workers=2, multiprocessing_context="spawn")
     for here, there in zip([data[i] for i in range(len(data))], loader, strict=True):
         for a, b in zip(here, there, strict=True): assert torch.equal(a, b[0])

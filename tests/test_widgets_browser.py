@@ -28,14 +28,14 @@ METHODS = ["plain method", "median method", "blurred method", "other method"]
 STUDY = f"""
 from PIL import ImageFilter
 from dmgn.images import example
-from dmgn.preferences import apply_methods
+from dmgn.experiments.preferences import apply_methods
 filters = [lambda p: p, lambda p: p.filter(ImageFilter.MedianFilter(5)), lambda p: p.filter(ImageFilter.GaussianBlur(2)), lambda p: p.rotate(180)]
 photographs = {{name: example(name)[0].resize((120, 80)) for name in ("cat", "coffee")}}
 samples = apply_methods(photographs, dict(zip({METHODS}, filters)))
 """
 CELLS = """
 from study import photographs, samples
-from dmgn.preferences import Ranking
+from dmgn.experiments.preferences import Ranking
 from dmgn.restore import restore
 from dmgn.widgets import mask_explorer, noise_layers, show_restoration, synthesis_playground
 restored = restore(photographs["cat"], "deraining")
@@ -252,7 +252,7 @@ def outputs_of(path: Path) -> list[dict[str, Any]]:
 
 
 def test_what_is_committed_needs_no_kernel(root: Path):
-    for name in ("25_widgets", "experiments/05_table4_preferences"):
+    for name in ("24_widgets", "experiments/05_table4_preferences"):
         stored = outputs_of(root/"nbs"/f"{name}.ipynb")
         assert not [mime for data in stored for mime in data if "widget" in mime], "a site without a kernel shows a widget that does not answer"
         assert [data for data in stored if "image/png" in data], "pictures stand in for the controls"
@@ -260,7 +260,7 @@ def test_what_is_committed_needs_no_kernel(root: Path):
 
 @pytest.mark.parametrize("scripts", [True, False], ids=["with scripts", "without scripts"])
 def test_the_slider_of_the_site_works_without_a_kernel(browser: Browser, root: Path, scripts: bool):
-    html = next("".join(data["text/html"]) for data in outputs_of(root/"nbs/25_widgets.ipynb") if "dmgn-compare" in "".join(data.get("text/html", "")))
+    html = next("".join(data["text/html"]) for data in outputs_of(root/"nbs/24_widgets.ipynb") if "dmgn-compare" in "".join(data.get("text/html", "")))
     context = browser.new_context(java_script_enabled=scripts, viewport={"width": 800, "height": 500})
     page = context.new_page()
     page.set_default_timeout(PATIENCE)

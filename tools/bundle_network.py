@@ -13,13 +13,15 @@ import torch
 from PIL import Image, ImageOps
 
 from dmgn.benchmarks import benchmark, benchmark_pairs
-from dmgn.images import EXAMPLES, NOISES, PRETRAINED, example, read_rgb, show_images, to_pil, to_tensor
+from dmgn.commands.train import choose_pairs, choose_photographs
+from dmgn.files import EXAMPLES, PRETRAINED, read_rgb
+from dmgn.images import example, show_images, to_pil, to_tensor
 from dmgn.metrics import DEFINITIONS, Score, evaluate_pairs, psnr
 from dmgn.model import DMGN
 from dmgn.restore import load_network, restore
 from dmgn.synthesis import Scene
-from dmgn.train_cli import choose_pairs, choose_photographs
-from dmgn.training import TrainConfig, held_out_synthesiser
+from dmgn.tasks import TASKS
+from dmgn.training import TrainConfig
 
 WORDS = {
     "reflection": {
@@ -144,11 +146,11 @@ def noisy_squares(
 ) -> list[tuple[Image.Image, Image.Image]]: # with noise, without
     "The example photographs with noise as that of the photographs held out"
     names = sorted(path.stem.removesuffix("_rain") for path in EXAMPLES.glob("*_rain.png"))
-    squares = [ImageOps.fit(example(name, NOISES[task])[1], (side, side)) for name in names]
+    squares = [ImageOps.fit(example(name, TASKS[task].noise)[1], (side, side)) for name in names]
     photographs, found = [(to_tensor(square)[0] + 1) / 2 for square in squares], []
     for n, clean in enumerate(squares):
         for seed in range(seeds):
-            mixture, _ = held_out_synthesiser(task)(Scene(photographs[n], photographs[n - 1]), torch.Generator().manual_seed(seed))
+            mixture, _ = TASKS[task].synthesise_validation(Scene(photographs[n], photographs[n - 1]), torch.Generator().manual_seed(seed))
             found.append((to_pil(mixture * 2 - 1), clean))
     return found
 

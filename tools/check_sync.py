@@ -25,8 +25,9 @@ def copy_project(
 def modules(
     root: Path,  # A project
 ) -> list[Path]:  # The modules that come from notebooks
-    "Every Python file of the package but its first one, which nbdev only gives its version."
-    return [path for path in sorted((root/"dmgn").rglob("*.py")) if path != root/"dmgn/__init__.py"]
+    "Every Python file of the package but the two that are written by hand; nbdev gives the first its version."
+    by_hand = root/"dmgn/__init__.py", root/"dmgn/__main__.py"
+    return [path for path in sorted((root/"dmgn").rglob("*.py")) if path not in by_hand]
 
 
 def run(

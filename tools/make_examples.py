@@ -11,8 +11,10 @@ from skimage import data
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 from dmgn.data import to_unit_range
-from dmgn.images import EXAMPLES
-from dmgn.synthesis import HazeParameters, RainParameters, ReflectionParameters, add_haze, add_rain, add_reflection, random_depth
+from dmgn.files import EXAMPLES
+from dmgn.haze import HazeParameters, add_haze, random_depth
+from dmgn.rain import RainParameters, add_rain
+from dmgn.reflection import ReflectionParameters, add_reflection
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['IMAGE_SUFFIXES', 'images_in', 'by_stem', 'partners', 'pairs_in', 'pairs_by_suffix', 'hold_out', 'read_bytes',
-           'size_of', 'check_pairs', 'Remembered', 'reader', 'training_sample', 'read_pairs', 'crops', 'jointly',
-           'check_room', 'to_unit_range', 'sample_generator', 'shuffled', 'PairedPhotographs', 'PairedFolder',
+           'size_of', 'check_pairs', 'Remembered', 'reader', 'training_sample', 'to_unit_range', 'read_pairs', 'crops',
+           'jointly', 'check_room', 'sample_generator', 'shuffled_index', 'PairedPhotographs', 'PairedFolder',
            'read_depth', 'depths_in', 'check_depths', 'SyntheticPairs', 'Mixture']
 
 # %% ../nbs/13_data.ipynb #c002
@@ -150,6 +150,13 @@ def training_sample(
     layer = (mixture - background).clamp(0, 1) if layer is None else layer.expand_as(background)
     return tuple(x * 2 - 1 for x in (mixture, background, layer))
 
+# %% ../nbs/13_data.ipynb #c060
+def to_unit_range(
+    image: Tensor, # bytes, or floats in [0, 1] already
+) -> Tensor: # floats in [0, 1]
+    "Bytes from 0 to 255 scaled to floats from 0 to 1; floats stay as they are"
+    return image / 255 if image.dtype == torch.uint8 else image
+
 # %% ../nbs/13_data.ipynb #c015x1
 def read_pairs(
     pairs: list[tuple[Path, Path]], # input and target
@@ -196,13 +203,6 @@ def check_room(
         try: jointly(transform, [torch.zeros(3, height, width, dtype=torch.uint8)], torch.Generator())
         except ValueError as error: raise ValueError(f"{path}, {width}x{height}, is too small for the crop: {error}") from None
 
-# %% ../nbs/13_data.ipynb #c060
-def to_unit_range(
-    image: Tensor, # bytes, or floats in [0, 1] already
-) -> Tensor: # floats in [0, 1]
-    "Bytes from 0 to 255 scaled to floats from 0 to 1; floats stay as they are"
-    return image / 255 if image.dtype == torch.uint8 else image
-
 # %% ../nbs/13_data.ipynb #c063
 def sample_generator(
     seed: int, # of the run
@@ -213,7 +213,7 @@ def sample_generator(
     return torch.Generator().manual_seed((start + index) % 2 ** 32)
 
 # %% ../nbs/13_data.ipynb #c068
-def shuffled(
+def shuffled_index(
     index: int, # of the sample; as many in a row as there are photographs are an epoch
     count: int, # of photographs
     seed: int, # of the run
@@ -239,7 +239,7 @@ class PairedPhotographs(Dataset):
     def __getitem__(self,
         index: int, # of the sample
     ) -> tuple[Tensor, Tensor, Tensor]: # mixture, background and noise (3, crop, crop) in [-1, 1]
-        pair = self.pairs[shuffled(index, len(self), self.seed)]
+        pair = self.pairs[shuffled_index(index, len(self), self.seed)]
         images = jointly(self.transform, [self.read(path) for path in pair], sample_generator(self.seed, index))
         return training_sample(*map(to_unit_range, images))
 
@@ -316,7 +316,7 @@ class SyntheticPairs(Dataset):
         generator: torch.Generator, # source of randomness
     ) -> Scene: # crops of one photograph and another, and of its depth map if it has one
         "What sample `index` is made of"
-        path = self.photographs[shuffled(index, len(self), self.seed)]
+        path = self.photographs[shuffled_index(index, len(self), self.seed)]
         images = [self.read(path)] + ([read_depth(self.depths[path])] if path in self.depths else [])
         background, *depth = jointly(self.transform, images, generator)
         other = self.photographs[int(torch.randint(len(self), (), generator=generator))]
@@ -349,6 +349,6 @@ class Mixture(Dataset):
     def __getitem__(self,
         index: int, # of the sample
     ) -> tuple[Tensor, Tensor, Tensor]: # mixture, background and noise (3, crop, crop) in [-1, 1]
-        chance = np.random.default_rng((self.seed, index)).random()
-        which = int(np.searchsorted(np.cumsum(self.shares)[:-1], chance, side="right"))
+        draw = np.random.default_rng((self.seed, index)).random()
+        which = int(np.searchsorted(np.cumsum(self.shares)[:-1], draw, side="right"))
         return self.sources[which][index]

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from tqdm import tqdm
 
-from .benchmarks import BENCHMARKS, benchmark, benchmark_folder
+from .benchmarks import benchmark, benchmark_folder
 from .files import PACKAGE, sha256
 
 # %% ../nbs/16_fetching.ipynb #c006

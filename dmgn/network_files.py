@@ -44,7 +44,7 @@ class NetworkFiles(PyTorchModelHubMixin):
     def from_pretrained(cls,
         name_or_path: str | Path, # a bundled name, a folder written by save_pretrained, or "user/repository" on the Hub
         **kwargs: Any, # passed on to huggingface_hub's from_pretrained
-    ) -> "DMGN": # in evaluation mode, channels last
+    ) -> Any: # DMGN, in evaluation mode, channels last
         "A trained network; raises one line saying what was wrong with the folder"
         folder = PRETRAINED / name_or_path
         if not folder.is_dir(): folder = Path(name_or_path)

@@ -30,6 +30,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from torchvision.transforms.v2.functional import center_crop
 from tqdm.auto import tqdm
 
+from .config import DMGNConfig
 from dmgn.data import (
     Mixture,
     PairedPhotographs,
@@ -199,17 +200,17 @@ def train_step(
     mixture, background, noise = (x.to(memory_format=torch.channels_last) for x in batch)
     critic = run.networks.get("discriminator") if run.progress["step"] >= run.config.adversarial_from * run.steps else None
     with run.accelerator.autocast(): output = run.networks["generator"](mixture)
-    judged = {}
+    critic_terms = {}
     if critic is not None:
         loss = hinge_loss if run.config.critic == "hinge" else discriminator_loss
-        with run.accelerator.autocast(): judged = {"discriminator": loss(critic, output.background, background, mixture)}
-        update(run, "discriminator", judged)
+        with run.accelerator.autocast(): critic_terms = {"discriminator": loss(critic, output.background, background, mixture)}
+        update(run, "discriminator", critic_terms)
         critic = run.accelerator.unwrap_model(critic).requires_grad_(False)
     with run.accelerator.autocast():
         terms = joint_loss(output, background, noise, mixture, run.model.head.trunk, critic, run.config.weights)
     update(run, "generator", terms)
     if critic is not None: critic.requires_grad_(True)
-    return {name: term.detach() for name, term in (terms | judged).items()}
+    return {name: term.detach() for name, term in (terms | critic_terms).items()}
 
 # %% ../nbs/19_training.ipynb #c042
 def batches(
@@ -257,7 +258,7 @@ def validation_pairs(
 # %% ../nbs/19_training.ipynb #c050
 @torch.no_grad()
 def validate(
-    run: Run, # whose network is judged
+    run: Run, # whose network is validated
     pairs: Sequence[tuple[Tensor, ...]], # mixture, background, ... (3, H, W) in [-1, 1]
 ) -> float: # mean PSNR in dB
     "How well the network restores the held-out photographs; the processes share them"
@@ -336,8 +337,8 @@ def save_checkpoint(
 ) -> None:
     "Everything that a resumed run needs, under a temporary name first"
     state = {name: part.state_dict() for name, part in run.parts().items()}
-    chance = {"cpu": torch.get_rng_state()} | ({"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {})
-    state |= {"config": asdict(run.config), "network": asdict(run.model.config), "progress": run.progress, "chance": chance}
+    rng_state = {"cpu": torch.get_rng_state()} | ({"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {})
+    state |= {"config": asdict(run.config), "network": asdict(run.model.config), "progress": run.progress, "rng_state": rng_state}
     try:
         with written_whole(path) as partial: torch.save(state, partial)
     except (OSError, RuntimeError) as e: raise OSError(f"cannot write {path} ({first_line(e)}): is the disk full? The checkpoint before is as it was") from None
@@ -362,14 +363,14 @@ def load_checkpoint(
     "Continue where the last checkpoint stopped"
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
-        missing = {"config", "network", "progress", "chance"} - set(saved)
+        missing = {"config", "network", "progress", "rng_state"} - set(saved)
         if missing: raise KeyError(", ".join(sorted(missing)))
     except (OSError, MemoryError): raise
     except Exception as e: raise ValueError(f"{path} is not a checkpoint of a run ({type(e).__name__}): delete it to start again") from None
     same_run(saved, run, path)
     for name, part in run.parts().items(): part.load_state_dict(saved[name])
-    torch.set_rng_state(saved["chance"]["cpu"])
-    if torch.cuda.is_available() and "cuda" in saved["chance"]: torch.cuda.set_rng_state(saved["chance"]["cuda"])
+    torch.set_rng_state(saved["rng_state"]["cpu"])
+    if torch.cuda.is_available() and "cuda" in saved["rng_state"]: torch.cuda.set_rng_state(saved["rng_state"]["cuda"])
     run.progress = saved["progress"]
 
 # %% ../nbs/19_training.ipynb #c060

@@ -38,8 +38,8 @@ def variants(**changes) -> tuple[Variant, ...]:
 
 
 def experiment(*rows: Variant) -> Experiment:
-    data = DataConfig("clean", crop=24, short_sides=(32, 48), held_out=1)
-    return Experiment("mini", "small", "reflection", rows or variants(), ("real20_300", "held-out"), data)
+    data = DataConfig("clean", crop=24, short_sides=(32, 48), test_pictures=1)
+    return Experiment("mini", "small", "reflection", rows or variants(), ("real20_300", "test-split"), data)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from PIL import Image
 from small_run import PHOTOGRAPHS, data
 
 from dmgn.commands.main import app
-from dmgn.commands.train import remember
+from dmgn.commands.train import record_settings
 from dmgn.config import DMGNConfig
 from dmgn.files import PRETRAINED, read_rgb
 from dmgn.images import example
@@ -36,7 +36,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     network = DMGN(DMGNConfig(task="reflection", width=4, vgg_taps=1, middle_cells=1, refine_dilations=(1, 2)), vgg_weights="random")
     config = TrainConfig.small(2, batch=2, validate_every=1, workers=0, tracker=None, protocol="rgb")
     out = folder.parent / "run"
-    remember(dict(task="reflection", train=folder, val=None, pairs=None, val_pairs=None, pair_share=0.3, depth=None, model=None, preset="small", crop=24,
+    record_settings(dict(task="reflection", train=folder, val=None, pairs=None, val_pairs=None, pair_share=0.3, depth=None, model=None, preset="small", crop=24,
                   short_sides=(32, 48), vgg=folder.parent / "vgg.safetensors"), out, False)
     train(network, data(), validation_pairs(PHOTOGRAPHS[:1], TASKS["reflection"].synthesise, 64), out, config)
     return out

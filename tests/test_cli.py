@@ -15,7 +15,7 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from dmgn import __version__
-from dmgn.commands.main import app, plan
+from dmgn.commands.main import app, plan_outputs
 from dmgn.config import DMGNConfig
 from dmgn.files import PRETRAINED
 from dmgn.images import example
@@ -108,20 +108,20 @@ def test_refused_before_anything_is_written(run: Callable[..., Result], network:
 
 def test_an_output_folder_inside_the_input_is_not_restored_again(run: Callable[..., Result]):
     shutil.copytree("trip", "trip/clean")
-    assert [p.as_posix() for p in plan([Path("trip")], Path("trip/clean"))] == ["trip/a.png", "trip/b.jpg", "trip/day2/c.png"]
+    assert [p.as_posix() for p in plan_outputs([Path("trip")], Path("trip/clean"))] == ["trip/a.png", "trip/b.jpg", "trip/day2/c.png"]
 
 
 def test_an_output_folder_above_the_input(run: Callable[..., Result]):
-    assert plan([Path("trip/day2")], Path("trip")) == {Path("trip/day2/c.png"): Path("trip/c.png")}
+    assert plan_outputs([Path("trip/day2")], Path("trip")) == {Path("trip/day2/c.png"): Path("trip/c.png")}
 
 
 def test_a_photograph_given_twice_is_restored_once_into_one_file(run: Callable[..., Result]):
-    assert len(set(plan([Path("trip/a.png"), Path("trip")], Path("clean")).values())) == 3
+    assert len(set(plan_outputs([Path("trip/a.png"), Path("trip")], Path("clean")).values())) == 3
 
 
 def test_hidden_files_are_left_alone(run: Callable[..., Result]):
     Path("trip/._a.png").write_text("of a file manager")
-    assert len(plan([Path("trip")], Path("clean"))) == 3
+    assert len(plan_outputs([Path("trip")], Path("clean"))) == 3
 
 
 def test_a_useless_device_is_one_line(run: Callable[..., Result], network: str):

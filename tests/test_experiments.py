@@ -26,7 +26,7 @@ from dmgn.experiments.run import dry_run, run_experiment
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SCRIPT = Path(small_experiment.__file__)
-KEYS = [(variant, test_set) for variant in ("input", "Base", "DMGN") for test_set in ("real20_300", "held-out")]
+KEYS = [(variant, test_set) for variant in ("input", "Base", "DMGN") for test_set in ("real20_300", "test-split")]
 
 
 @pytest.fixture(scope="module")
@@ -120,15 +120,15 @@ def test_killed_and_continued_gives_the_numbers_of_a_run_left_alone(fresh: Path)
 
 
 def test_interrupted_between_two_results_keeps_the_first_and_doubles_none(finished: Path, monkeypatch: pytest.MonkeyPatch, no_training: None):
-    lines, judge = results(finished).read_text().splitlines(keepends=True), experiments.judge
+    lines, evaluate_method = results(finished).read_text().splitlines(keepends=True), experiments.evaluate_method
     results(finished).write_text("".join(lines[:4]))
     def interrupted(predict, test_set, *rest):
-        if test_set == "held-out": raise KeyboardInterrupt
-        return judge(predict, test_set, *rest)
-    monkeypatch.setattr(experiments, "judge", interrupted)
+        if test_set == "test-split": raise KeyboardInterrupt
+        return evaluate_method(predict, test_set, *rest)
+    monkeypatch.setattr(experiments, "evaluate_method", interrupted)
     with pytest.raises(KeyboardInterrupt): run(finished)
     assert keys(read_results(results(finished))) == KEYS[:5]
-    monkeypatch.setattr(experiments, "judge", judge)
+    monkeypatch.setattr(experiments, "evaluate_method", evaluate_method)
     assert keys(run(finished)) == KEYS
 
 
@@ -207,8 +207,8 @@ def test_a_dry_run_says_what_is_done_and_what_is_left_and_writes_nothing(finishe
     before = sorted((finished/"runs").rglob("*"))
     said = dry_run(experiment(), finished/"runs", finished/"data", "random")
     assert sorted((finished/"runs").rglob("*")) == before
-    assert said[1].endswith("done") and "after 2 of 3, then held-out: 5 min at 300 s a step, logged" in said[2]
-    assert "3 steps of training, then real20_300 and held-out: 0 min at " in said[3] and said[3].endswith("s a step, measured")
+    assert said[1].endswith("done") and "after 2 of 3, then test-split: 5 min at 300 s a step, logged" in said[2]
+    assert "3 steps of training, then real20_300 and test-split: 0 min at " in said[3] and said[3].endswith("s a step, measured")
     assert said[4].startswith("in all 5 min of training on ")
 
 
@@ -267,4 +267,4 @@ def test_the_command_prints_the_table_from_the_results(original: Path, tmp_path:
 def test_the_module_is_the_command_for_accelerate_launch(original: Path, tmp_path: Path):
     command = [sys.executable, "-m", "dmgn.experiments", "table5", "--data", original/"data", "--out", tmp_path, "--only", "input", "--dry-run"]
     done = subprocess.run(command, env=os.environ | ENVIRONMENT, capture_output=True, text=True)
-    assert done.returncode == 0 and "to be judged by rain100L" in done.stdout, done.stderr
+    assert done.returncode == 0 and "to be tested on rain100L" in done.stdout, done.stderr

@@ -13,7 +13,7 @@ import torch
 from PIL import Image, ImageOps
 
 from dmgn.benchmarks import benchmark, benchmark_pairs
-from dmgn.commands.train import choose_pairs, choose_photographs
+from dmgn.commands.train import split_pairs, split_photographs
 from dmgn.files import EXAMPLES, PRETRAINED, read_rgb
 from dmgn.images import example, show_images, to_pil, to_tensor
 from dmgn.metrics import DEFINITIONS, Score, evaluate_pairs, psnr
@@ -26,18 +26,18 @@ from dmgn.training import TrainConfig
 WORDS = {
     "reflection": {
         "removes": "reflections of a window pane",
-        "judged": "reflections drawn as PLNet's and CEILNet's authors published, which is not how those of its training are drawn",
+        "validation": "reflections drawn as PLNet's and CEILNet's authors published, which is not how those of its training are drawn",
         "limits": "It weakens soft, blurred reflections more than it removes them, and a sharp or bright reflection it cannot tell from the scene behind the pane. "
                   "It learned from drawn reflections only: real panes with stains, double images or polarised light are beyond it, and it may dull highlights that belong to the scene. Its results stay too bright where a reflection veils the whole picture. On a photograph with hardly any reflection it does harm: of real20_300's twenty pictures three end farther from the truth than they were, "
                   "by 0.5, 0.8 and, the one that is nearly clean with a background out of focus, 5 dB. The drawn reflections of its training were made wider (darker and defocused scenes, fainter and tinted reflections) after an earlier network's results on real20_300 had been looked at, so that test set is not quite unseen."},
     "deraining": {
         "removes": "rain streaks",
-        "judged": "rain drawn as that of its training, on other photographs",
+        "validation": "rain drawn as that of its training, on other photographs",
         "limits": "It learned from drawn rain: wide or out-of-focus streaks, drops on the lens and mist are beyond it. "
                   "Thin bright lines of the scene, such as whiskers, wires and fences, may be taken for rain, and a photograph with hardly any rain loses fine detail: of the drawn ones below, the nearly clean ones end 5 to 12 dB farther from the truth."},
     "dehazing": {
         "removes": "haze",
-        "judged": "haze drawn as that of its training, on other photographs",
+        "validation": "haze drawn as that of its training, on other photographs",
         "limits": "It guesses how thick the haze is from colours and contrast, and what thick haze has hidden does not come back. Pale smooth walls, snow and overcast skies it often takes for haze: in ihaze_small's rooms "
                   "they come out dark, in greenish blotches, and of its fifteen pictures two end farther from the truth than they were, by 2 and 7 dB. Haze with a blue tint keeps it. "
                   "Its haze follows one law with one colour of light: smoke, fog around lamps and haze that is coloured or lies in patches are beyond it."},
@@ -204,13 +204,13 @@ def facts(
     "How a network was trained, in words"
     folders = {name: data.get(name) and Path(data[name]) for name in ("train", "val")}
     pairs = {name: data.get(name) and tuple(map(Path, data[name])) for name in ("pairs", "val_pairs")}
-    learn, judge = choose_photographs(**folders)
-    pairs_learn, pairs_judge = choose_pairs(**pairs, photographs=bool(judge))
+    training, held_out = split_photographs(**folders)
+    training_pairs, held_out_pairs = split_pairs(**pairs, photographs=bool(held_out))
     weights = ", ".join(f"{name} {value}" for name, value in settings["weights"].items() if value)
     sides = data.get("short_sides")
     return {
-        "learned from": photographs or f"{len(learn)} photographs with drawn noise" + f", {len(pairs_learn)} pairs" * bool(pairs_learn),
-        "held out to choose the weights": f"{len(judge) + len(pairs_judge)} others; {WORDS[data['task']]['judged']}",
+        "learned from": photographs or f"{len(training)} photographs with drawn noise" + f", {len(training_pairs)} pairs" * bool(training_pairs),
+        "held out to choose the weights": f"{len(held_out) + len(held_out_pairs)} others; {WORDS[data['task']]['validation']}",
         "steps": f"{log['step']} of {settings['batch'] * settings['accumulate']} crops of {data['crop']} x {data['crop']} pixels"
                  + (f", of photographs resized to a short side of {sides[0]} to {sides[1]}" if sides else "") + f"; seed {settings['seed']}",
         "time": f"{log['seconds'] / 60:.0f} minutes by the clock on two CPU cores, in which other work ran and the run was paused at times",

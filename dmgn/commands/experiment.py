@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['measure_app', 'Results', 'MeasuringDevice', 'Memory', 'run_named_experiment', 'measure_table3', 'measure_steps',
-           'measure_masks']
+           'measure_masks_command']
 
 # %% ../../nbs/32_experiment_command.ipynb #c002
 from pathlib import Path
@@ -21,7 +21,7 @@ def run_named_experiment(
     only: Annotated[list[str], typer.Option(metavar="VARIANT", help="This row of the table alone; may be given several times.")] = [],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run, and how long, from a few real steps or from the logs.")] = False,
     vgg: Annotated[str | None, typer.Option(metavar="FILE", help="VGG-19 weights. [default: torchvision's, downloaded on first use]", show_default=False)] = None,
-    device: Annotated[str | None, typer.Option(help="Where to judge: cpu, cuda, mps, ... Training runs where Accelerate says. [default: a GPU if there is one]", show_default=False)] = None,
+    device: Annotated[str | None, typer.Option(help="Where to evaluate: cpu, cuda, mps, ... Training runs where Accelerate says. [default: a GPU if there is one]", show_default=False)] = None,
 ) -> None:
     """Run an experiment of the paper, and print its table.
 
@@ -29,14 +29,14 @@ def run_named_experiment(
     where it stopped. Several GPUs: `accelerate launch -m dmgn.experiments NAME ...`."""
     from dmgn.experiments.definitions import experiment
     from dmgn.experiments.results import results_table
-    from dmgn.experiments.run import dry_run as foretell
+    from dmgn.experiments.run import dry_run as estimate
     from dmgn.experiments.run import run_experiment
     from dmgn.restore import pick_device
     from dmgn.training import this_process
     chosen = experiment(name, scale)
     if out.is_file(): raise ValueError(f"{out} is a file: expected a folder for the runs")
     pick_device(device)
-    if dry_run: report = foretell(chosen, out, data, vgg, only)
+    if dry_run: report = estimate(chosen, out, data, vgg, only)
     else:
         records = run_experiment(chosen, out, data, device, vgg, only, typer.echo)
         report = [repr(results_table(records, [variant.name for variant in chosen.variants], chosen.test_sets))]
@@ -75,12 +75,12 @@ def measure_steps(
     "Seconds and peak memory of a training step of both presets, in batches of 4."
     from functools import partial
 
-    from dmgn.experiments.complexity import STEPS, in_fresh_process, measure_missing, measure_training_step
-    measure_missing("train-full", partial(in_fresh_process, measure_training_step), list(STEPS), out, device, memory)
+    from dmgn.experiments.complexity import STEP_SIZES, in_fresh_process, measure_missing, measure_training_step
+    measure_missing("train-full", partial(in_fresh_process, measure_training_step), list(STEP_SIZES), out, device, memory)
 
 # %% ../../nbs/32_experiment_command.ipynb #m004
 @measure_app.command("masks")
-def measure_masks(
+def measure_masks_command(
     data: Annotated[Path, typer.Option(metavar="ROOT", help="Folder of data sets: rain100L, real20_300, ihaze_small.")],
     out: Results,  # result file
     pictures: Annotated[int | None, typer.Option(min=2, help="Only so many of each test set. [default: all]",

@@ -29,15 +29,15 @@ def standing(
     paper: dict[str, dict[str, dict[str, float]]], # see paper_rows
     name: str, # of a row
     test_set: str, # as the paper calls it
-    number: str = "psnr", # or "ssim"
+    metric: str = "psnr", # or "ssim"
 ) -> str: # a line
     "A method's place in the paper's table, and who is next to it at the top"
-    values = {row: sets[test_set][number] for row, sets in paper.items() if test_set in sets}
+    values = {row: sets[test_set][metric] for row, sets in paper.items() if test_set in sets}
     others = sorted((value for row, value in values.items() if row != name), reverse=True)
     best = next(row for row in values if row != name and values[row] == others[0])
     gap, place = values[name] - others[0], 1 + sum(value > values[name] for value in others)
     how = f"{abs(gap):.3g} {'above' if gap > 0 else 'below'} {best}" if gap else f"level with {best}"
-    return f"{test_set}, {number.upper()}: {name} is number {place} of {len(values)}, {how}"
+    return f"{test_set}, {metric.upper()}: {name} is number {place} of {len(values)}, {how}"
 
 # %% ../../nbs/experiments/13_comparison.ipynb #c014
 def provenance(
@@ -58,11 +58,11 @@ def gain(
     records: list[dict[str, Any]], # of one experiment and scale
     name: str, # of a row
     test_set: str, # name of a column
-    number: str = "psnr", # or "ssim", ...
+    metric: str = "psnr", # or "ssim", ...
     over: str = "input", # the row it is compared with
 ) -> float | None: # None: one of the two has not been measured
     "By how much one row is above another"
-    a, b = (over_seeds(records, row, test_set, number) for row in (name, over))
+    a, b = (over_seeds(records, row, test_set, metric) for row in (name, over))
     return None if a is None or b is None else a.mean - b.mean
 
 def verdict(
@@ -72,7 +72,7 @@ def verdict(
     test_set: str, # name of a column
 ) -> str: # a line
     "Is one row above another? For rows of which there is one network, so no spread"
-    gaps = [gain(records, first, test_set, number, second) for number in ("psnr", "ssim")]
+    gaps = [gain(records, first, test_set, metric, second) for metric in ("psnr", "ssim")]
     if None in gaps: return f"{first} above {second} on {test_set}: not measured yet"
     return f"{first} above {second} on {test_set}: PSNR {'yes' if gaps[0] > 0 else 'no'}, {gaps[0]:+.2f} dB; SSIM {'yes' if gaps[1] > 0 else 'no'}, {gaps[1]:+.3f}"
 
@@ -85,8 +85,8 @@ def plot_gains(
     "What methods add to their input"
     figure = Figure(figsize=(7, 0.5 + 0.32 * len(names)), dpi=100)
     axes = figure.subplots(1, 2, sharey=True)
-    for ax, number, unit, digits in zip(axes, ("psnr", "ssim"), (" (dB)", ""), (2, 3)):
-        values = [gain(records, name, test_set, number) for name in names]
+    for ax, metric, unit, digits in zip(axes, ("psnr", "ssim"), (" (dB)", ""), (2, 3)):
+        values = [gain(records, name, test_set, metric) for name in names]
         heights = [value or 0 for value in values]
         bars = ax.barh(names, heights, height=0.6, color=["#b5483a" if height < 0 else "#2f6f9f" for height in heights])
         ax.bar_label(bars, ["not measured" if value is None else f"{value:+.{digits}f}" for value in values], padding=3, fontsize=8)
@@ -94,7 +94,7 @@ def plot_gains(
         room = 0.4 * (high - low or 1)
         ax.set_xlim(low - room, high + room)
         ax.axvline(0, color="black", linewidth=0.8)
-        ax.set_title(f"{number.upper()} above the input{unit}, {test_set}", fontsize=9)
+        ax.set_title(f"{metric.upper()} above the input{unit}, {test_set}", fontsize=9)
         ax.tick_params(labelsize=8)
         ax.locator_params(axis="x", nbins=5)
         ax.spines[["top", "right"]].set_visible(False)

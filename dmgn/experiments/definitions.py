@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['SCALES', 'PLNET_LIKE', 'BSDS', 'STEPS', 'FACTORS', 'CLASSICAL', 'LIGHT_RAIN', 'HEAVY_RAIN', 'INDOOR_HAZE',
            'OUTDOOR_HAZE', 'EXPERIMENTS', 'DataConfig', 'Variant', 'Experiment', 'reflection_training',
-           'reflection_network', 'table1', 'loss_weights', 'judged', 'trained', 'table2', 'table5', 'table6', 'table7',
-           'experiment']
+           'reflection_network', 'table1', 'loss_weights', 'without_training', 'trained', 'table2', 'table5', 'table6',
+           'table7', 'experiment']
 
 # %% ../../nbs/experiments/00_experiments.ipynb #c003
 from collections.abc import Callable
@@ -27,7 +27,7 @@ class DataConfig:
     crop: int = 256 # side of the crops
     short_sides: tuple[int, int] | None = (320, 480) # photographs are resized to before they are cropped
     depth: str | None = None # depth maps of photographs
-    held_out: int = 40 # photographs, or else pairs, for the test set "held-out"; half as many more choose the weights
+    test_pictures: int = 40 # photographs, or else pairs, for the test set "test-split"; half as many more choose the weights
 
 # %% ../../nbs/experiments/00_experiments.ipynb #c008
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Experiment:
     scale: str # "small" or "paper"
     task: str | None # "reflection", "deraining" or "dehazing"; None: several
     variants: tuple[Variant, ...] # the rows
-    test_sets: tuple[str, ...] # the columns: names in dmgn.benchmarks, and "held-out"
+    test_sets: tuple[str, ...] # the columns: names in dmgn.benchmarks, and "test-split"
     data: DataConfig | None = None # to learn from
     note: str = "" # where it differs from the paper, or what the data should be
 
@@ -96,8 +96,8 @@ def table1(
     rows = [Variant("input", method="input")] # the photographs as they are, which the paper leaves out
     rows += [Variant(name, config, training(), seeds=(0, 1, 2) if name in several else (0,)) for name, config in ablations(full).items()]
     rows += [Variant("w/o L_adv", full, training(adversarial=0)), Variant("w/o L_p", full, training(perceptual=0))]
-    if scale == "small": return Experiment("table1", scale, "reflection", tuple(rows), ("real20_300", "held-out"), BSDS)
-    return Experiment("table1", scale, "reflection", tuple(rows), ("real20", "wild", "held-out"), PLNET_LIKE,
+    if scale == "small": return Experiment("table1", scale, "reflection", tuple(rows), ("real20_300", "test-split"), BSDS)
+    return Experiment("table1", scale, "reflection", tuple(rows), ("real20", "wild", "test-split"), PLNET_LIKE,
                       note="photographs/: some thousand clean photographs of scenes; the paper took Flickr's")
 
 # %% ../../nbs/experiments/00_experiments.ipynb #c019
@@ -113,13 +113,13 @@ def loss_weights(
     for term, symbol in (("perceptual", "alpha_p"), ("adversarial", "alpha_adv")):
         default = getattr(training().weights, term)
         rows += [Variant(f"{symbol}={factor * default:g}", full, training(**{term: factor})) for factor in FACTORS]
-    sets = ("real20_300", "held-out") if scale == "small" else ("real20", "held-out")
+    sets = ("real20_300", "test-split") if scale == "small" else ("real20", "test-split")
     return Experiment("loss-weights", scale, "reflection", tuple(rows), sets, BSDS if scale == "small" else PLNET_LIKE)
 
 # %% ../../nbs/experiments/00_experiments.ipynb #c022
 CLASSICAL = {"DCP": "dark_channel_prior", "YW19": "suppress_reflections"} # functions of dmgn.classical
 
-def judged(
+def without_training(
     *methods: str, # see Variant
 ) -> tuple[Variant, ...]: # under their own names
     "Rows that need no training"
@@ -140,8 +140,8 @@ def table2(
     scale: str, # "small" or "paper"
 ) -> Experiment:
     "Table II: reflection removal"
-    if scale == "small": return Experiment("table2", scale, "reflection", judged("input", "YW19", "tiny-dereflection"), ("real20_300",))
-    return Experiment("table2", scale, "reflection", (*judged("input", "YW19"), trained("reflection", PLNET_LIKE)), ("real20", "solid", "postcard", "wild"))
+    if scale == "small": return Experiment("table2", scale, "reflection", without_training("input", "YW19", "tiny-dereflection"), ("real20_300",))
+    return Experiment("table2", scale, "reflection", (*without_training("input", "YW19"), trained("reflection", PLNET_LIKE)), ("real20", "solid", "postcard", "wild"))
 
 # %% ../../nbs/experiments/00_experiments.ipynb #c025
 LIGHT_RAIN, HEAVY_RAIN = (DataConfig(pairs=(f"{name}/rain", f"{name}/norain"), short_sides=None) for name in ("rain100L_train", "rain100H_train"))
@@ -150,9 +150,9 @@ def table5(
     scale: str, # "small" or "paper"
 ) -> Experiment:
     "Table V: removal of rain streaks"
-    if scale == "small": return Experiment("table5", scale, "deraining", judged("input", "tiny-deraining"), ("rain100L",))
+    if scale == "small": return Experiment("table5", scale, "deraining", without_training("input", "tiny-deraining"), ("rain100L",))
     rows = trained("deraining", LIGHT_RAIN, "rain100L"), trained("deraining", HEAVY_RAIN, "rain100H")
-    return Experiment("table5", scale, "deraining", (*judged("input"), *rows), ("rain100L", "rain100H"),
+    return Experiment("table5", scale, "deraining", (*without_training("input"), *rows), ("rain100L", "rain100H"),
                       note="rain100L_train/ and rain100H_train/: rain/NAME.png with norain/NAME.png, without the scenes of the test sets")
 
 # %% ../../nbs/experiments/00_experiments.ipynb #c026
@@ -162,9 +162,9 @@ def table6(
     scale: str, # "small" or "paper"
 ) -> Experiment:
     "Table VI: dehazing"
-    if scale == "small": return Experiment("table6", scale, "dehazing", judged("input", "DCP", "tiny-dehazing"), ("ihaze_small",))
+    if scale == "small": return Experiment("table6", scale, "dehazing", without_training("input", "DCP", "tiny-dehazing"), ("ihaze_small",))
     rows = trained("dehazing", INDOOR_HAZE, "sots_indoor", "dcpdn_testa"), trained("dehazing", OUTDOOR_HAZE, "sots_outdoor", "ohaze")
-    return Experiment("table6", scale, "dehazing", (*judged("input", "DCP"), *rows), ("sots_indoor", "sots_outdoor", "ohaze", "dcpdn_testa"),
+    return Experiment("table6", scale, "dehazing", (*without_training("input", "DCP"), *rows), ("sots_indoor", "sots_outdoor", "ohaze", "dcpdn_testa"),
                       note="the paper does not say what it trained on for O-HAZE; for TestA-DCPDN it was DCPDN's own 4000 rooms, here RESIDE's")
 
 # %% ../../nbs/experiments/00_experiments.ipynb #c028
@@ -173,9 +173,9 @@ def table7(
 ) -> Experiment:
     "Table VII: every network on every task"
     if scale == "small":
-        return Experiment("table7", scale, None, judged("input", "tiny-dereflection", "tiny-deraining", "tiny-dehazing"), ("real20_300", "rain100L", "ihaze_small"))
+        return Experiment("table7", scale, None, without_training("input", "tiny-dereflection", "tiny-deraining", "tiny-dehazing"), ("real20_300", "rain100L", "ihaze_small"))
     rows = [trained(task, data, name=f"DMGN, {task}") for task, data in (("reflection", PLNET_LIKE), ("deraining", HEAVY_RAIN), ("dehazing", OUTDOOR_HAZE))]
-    return Experiment("table7", scale, None, (*judged("input"), *rows), ("real20", "rain100H", "ohaze"))
+    return Experiment("table7", scale, None, (*without_training("input"), *rows), ("real20", "rain100H", "ohaze"))
 
 # %% ../../nbs/experiments/00_experiments.ipynb #c029
 EXPERIMENTS: dict[str, Callable[[str], Experiment]] = {"table1": table1, "table2": table2, "table5": table5, "table6": table6, "table7": table7,

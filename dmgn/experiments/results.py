@@ -83,7 +83,7 @@ PAPER_TABLES = {"table1": "table_I", "table2": "table_II", "table5": "table_V", 
 
 def paper_rows(
     name: str, # of an experiment
-) -> dict[str, dict[str, dict[str, float]]]: # by row, data set and number
+) -> dict[str, dict[str, dict[str, float]]]: # by row, data set and metric
     "The paper's table of an experiment, its rows named as ours; empty for the figure, which prints no numbers"
     if name not in PAPER_TABLES: return {}
     rows = paper_tables()[PAPER_TABLES[name]]["rows"]
@@ -100,22 +100,22 @@ def over_seeds(
     records: list[dict[str, Any]], # of one experiment and scale
     variant: str, # name of the row
     test_set: str, # name of the column
-    number: str = "psnr", # or "ssim", ...
+    metric: str = "psnr", # or "ssim", ...
 ) -> Mean | None: # None: there is no result yet
     "Mean and spread of a variant's results"
-    values = [r[number] for r in records if (r["variant"], r["test_set"]) == (variant, test_set) and r.get(number) is not None]
+    values = [r[metric] for r in records if (r["variant"], r["test_set"]) == (variant, test_set) and r.get(metric) is not None]
     return Mean(statistics.mean(values), statistics.stdev(values) if len(values) > 1 else None, len(values)) if values else None
 
 # %% ../../nbs/experiments/11_results.ipynb #c049
 def as_cell(
     value: float | Mean | None, # None: there is none
-    number: str, # "psnr", "ssim", "parameters", ...
+    metric: str, # "psnr", "ssim", "parameters", ...
 ) -> str: # "-" where there is none
     "A number with as many digits as it deserves"
     if value is None: return "-"
-    if number == "parameters": return f"{value / 1e6:.2f} M"
-    if number in ("steps", "pictures"): return f"{value:.0f}"
-    digits = 2 if number == "psnr" else 3
+    if metric == "parameters": return f"{value / 1e6:.2f} M"
+    if metric in ("steps", "pictures"): return f"{value:.0f}"
+    digits = 2 if metric == "psnr" else 3
     if not isinstance(value, Mean): return f"{value:.{digits}f}"
     return f"{value.mean:.{digits}f}" + ("" if value.spread is None else f" ± {value.spread:.{digits}f} ({value.count} seeds)")
 
@@ -125,14 +125,14 @@ def results_table(
     rows: Sequence[str] | None = None, # variants in order; None: the paper's rows and then the others there are
     test_sets: Sequence[str] | None = None, # columns; None: all there are
     paper: dict[str, dict[str, dict[str, float]]] | None = None, # see paper_rows
-    numbers: Sequence[str] = ("psnr", "ssim"), # of each column
+    metrics: Sequence[str] = ("psnr", "ssim"), # of each column
     extra: Sequence[str] = (), # fields of the records that belong to the row: "parameters", "steps"
 ) -> Table:
     "The paper's numbers and ours, each in its own columns; what is missing is shown as -"
     paper, scales = paper or {}, sorted({r["scale"] for r in records}) or ["small"]
     rows = rows or list(dict.fromkeys([*paper, *(r["variant"] for r in records)]))
-    theirs = [(s, n) for s in dict.fromkeys(s for sets in paper.values() for s in sets) for n in numbers]
-    ours = [(scale, s, n) for scale in scales for s in test_sets or dict.fromkeys(r["test_set"] for r in records) for n in numbers]
+    theirs = [(s, n) for s in dict.fromkeys(s for sets in paper.values() for s in sets) for n in metrics]
+    ours = [(scale, s, n) for scale in scales for s in test_sets or dict.fromkeys(r["test_set"] for r in records) for n in metrics]
     def cells(row: str) -> Iterator[str]:
         for s, n in theirs: yield as_cell(paper.get(row, {}).get(s, {}).get(n), n)
         for scale, s, n in ours: yield as_cell(over_seeds([r for r in records if r["scale"] == scale], row, s, n), n)
@@ -155,10 +155,10 @@ class Spread(NamedTuple):
 def pooled_spread(
     records: list[dict[str, Any]], # of one experiment and scale
     test_set: str, # name of the column
-    number: str = "psnr", # or "ssim", ...
+    metric: str = "psnr", # or "ssim", ...
 ) -> Spread | None: # None: no variant has several seeds
     "The spread over seeds, of all variants that have several"
-    found = [over_seeds(records, name, test_set, number) for name in dict.fromkeys(r["variant"] for r in records)]
+    found = [over_seeds(records, name, test_set, metric) for name in dict.fromkeys(r["variant"] for r in records)]
     several = [m for m in found if m and m.count > 1]
     freedom = sum(m.count - 1 for m in several)
     return Spread((sum((m.count - 1) * m.spread ** 2 for m in several) / freedom) ** 0.5, freedom) if several else None
@@ -169,12 +169,12 @@ def compare(
     first: str, # name of a row
     second: str, # name of another
     test_set: str, # name of the column
-    number: str = "psnr", # or "ssim", ...
+    metric: str = "psnr", # or "ssim", ...
 ) -> Comparison:
     "Is the first variant above the second, by more than seeds make?"
-    a, b = (over_seeds(records, name, test_set, number) for name in (first, second))
+    a, b = (over_seeds(records, name, test_set, metric) for name in (first, second))
     if a is None or b is None: return Comparison(None, None, "not measured")
-    gap, spread = a.mean - b.mean, pooled_spread(records, test_set, number)
+    gap, spread = a.mean - b.mean, pooled_spread(records, test_set, metric)
     margin = spread and float(stdtrit(spread.freedom, 0.975)) * spread.deviation * (1 / a.count + 1 / b.count) ** 0.5
     if margin is None: return Comparison(gap, None, "spread not known")
     if abs(gap) <= margin: return Comparison(gap, margin, "too close to tell")

@@ -440,11 +440,3 @@ def train(
             with written_whole(out / "log.json") as partial: partial.write_text(json.dumps(progress))
     for tracker in a.trackers: tracker.finish()
     return progress
-
-# %% ../nbs/19_training.ipynb #c070
-#| eval: false
-if __name__ == "__main__" and __spec__ is not None: # accelerate launch -m dmgn.training --task ...
-    import sys
-
-    from dmgn.commands.main import app
-    app(["train", *sys.argv[1:]])

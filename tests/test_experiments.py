@@ -265,6 +265,6 @@ def test_the_command_prints_the_table_from_the_results(original: Path, tmp_path:
 
 
 def test_the_module_is_the_command_for_accelerate_launch(original: Path, tmp_path: Path):
-    command = [sys.executable, "-m", "dmgn.experiments", "table5", "--data", original/"data", "--out", tmp_path, "--only", "input", "--dry-run"]
+    command = [sys.executable, "-m", "dmgn", "experiment", "table5", "--data", original/"data", "--out", tmp_path, "--only", "input", "--dry-run"]
     done = subprocess.run(command, env=os.environ | ENVIRONMENT, capture_output=True, text=True)
     assert done.returncode == 0 and "to be tested on rain100L" in done.stdout, done.stderr

@@ -26,7 +26,7 @@ def run_named_experiment(
     """Run an experiment of the paper, and print its table.
 
     Each variant and seed has a run of its own in RUNS/NAME_SCALE; results are lines of RUNS/NAME_SCALE.jsonl. What is there is not run again, and an interrupted run goes on
-    where it stopped. Several GPUs: `accelerate launch -m dmgn.experiments NAME ...`."""
+    where it stopped. Several GPUs: `accelerate launch -m dmgn experiment NAME ...`."""
     from dmgn.experiments.definitions import experiment
     from dmgn.experiments.results import results_table
     from dmgn.experiments.run import dry_run as estimate

@@ -88,7 +88,7 @@ def train_network(
     """Train a network on clean photographs, on pairs, or on both.
 
     OUT/best holds the weights that did best on the photographs kept apart: use them with `dmgn restore --task TASK --model OUT/best`. A run may be interrupted at any
-    time and continued with --resume and the same options. Several GPUs: `accelerate launch -m dmgn.training --task ...`."""
+    time and continued with --resume and the same options. Several GPUs: `accelerate launch -m dmgn train --task ...`."""
     from dmgn.data import crops, depths_in, read_pairs, size_of
     from dmgn.leaks import without_leaks
     from dmgn.tasks import TASKS, find_task

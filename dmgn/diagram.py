@@ -72,14 +72,14 @@ class Part:
 
 # %% ../nbs/33_diagram.ipynb #c017
 PARTS = {
-    "head": Part("Feature head", "F", "01_hypercolumn", "shared",
+    "head": Part("Feature head", "F", "02_hypercolumn", "shared",
                  lambda m: f"VGG-19 at {m.trunk.taps} depths, mixed into {m.out.out_channels} channels"),
-    "separator": Part("Separator", "S", "02_separator", "shared", lambda m: "divides F into F_b and F_r"),
-    "background": Part("Background generator", "G_b", "06_generators", "background", about_cells),
-    "noise": Part("Noise generator", "G_r", "06_generators", "noise", about_cells),
-    "aca": Part("Channel attention", "ACA", "04_aca", "shared", lambda m: "weighs F_b against F(R)"),
-    "noise_map": Part("Noise distribution map", "A_r", "05_ndm", "noise", lambda m: "compares F(I) with F(R)"),
-    "refining": Part("Refining generator", "G_refine", "06_generators", "refining", about_cells)}
+    "separator": Part("Separator", "S", "03_separator", "shared", lambda m: "divides F into F_b and F_r"),
+    "background": Part("Background generator", "G_b", "07_generators", "background", about_cells),
+    "noise": Part("Noise generator", "G_r", "07_generators", "noise", about_cells),
+    "aca": Part("Channel attention", "ACA", "05_aca", "shared", lambda m: "weighs F_b against F(R)"),
+    "noise_map": Part("Noise distribution map", "A_r", "06_ndm", "noise", lambda m: "compares F(I) with F(R)"),
+    "refining": Part("Refining generator", "G_refine", "07_generators", "refining", about_cells)}
 IMAGES = {"image": "photograph I", "coarse": "coarse background B_coarse", "layer": "noise image R", "restored": "restored background B"}
 
 # %% ../nbs/33_diagram.ipynb #c019
@@ -190,7 +190,7 @@ def bars(
         if several_dilations(found): drawn.append(written(left + (i + 0.5) * step, bottom + 13, str(dilation), "label"))
     kind = "residual deep-masking cells" if found[0][2] else "plain cells"
     area = f'<rect x="{left:g}" y="{bottom - 26:g}" width="{step * len(found):g}" height="30" class="area"/>'
-    return link("03_rdmc", f"{len(found)} {kind}", area + "".join(drawn))
+    return link("04_rdmc", f"{len(found)} {kind}", area + "".join(drawn))
 
 # %% ../nbs/33_diagram.ipynb #c035
 def box(

@@ -18,7 +18,7 @@ from small_experiment import NETWORK, TRAINING, experiment, variants
 from test_training import ENVIRONMENT, free_port
 from typer.testing import CliRunner, Result
 
-from dmgn import experiments
+from dmgn.experiments import run as experiments
 from dmgn.commands.main import app
 from dmgn.experiments.definitions import Variant
 from dmgn.experiments.results import add_result, read_results

@@ -195,6 +195,16 @@ def test_the_front_page_gives_every_dependency_a_reason():
     assert not [name for name in SETTINGS["requirements"].split() if f"| {name} |" not in text]
 
 
+def test_the_site_is_built_below_a_folder_whose_name_begins_with_a_dot(tmp_path: Path):
+    pytest.importorskip("smalldocs", reason="smalldocs needs Python 3.11 or newer")
+    copy = tmp_path/".hidden/dmgn"
+    for folder in ("tools", "nbs/images"): shutil.copytree(ROOT/folder, copy/folder)
+    for name in ("settings.ini", "pyproject.toml", "_quarto.yml"): shutil.copy(ROOT/name, copy)
+    for name in ("index.ipynb", "styles.css", "_quarto.yml"): shutil.copy(ROOT/"nbs"/name, copy/"nbs")
+    done = subprocess.run([sys.executable, "tools/make_docs.py"], cwd=copy, capture_output=True, text=True)
+    assert done.returncode == 0 and (copy/"_docs/index.html").exists(), done.stdout + done.stderr
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
     "The wheel that `pip install .` would install."

@@ -1,5 +1,6 @@
 "Builds the site into _docs/ offline: nbdev processes the notebooks, smalldocs renders them with _quarto.yml."
 import base64
+import os
 import re
 import shutil
 import struct
@@ -41,7 +42,8 @@ def polish(
 def main() -> None:
     "Process, render, and put the site where nbdev puts it."
     config = get_config()
-    processed = proc_nbs(force=True)
+    os.chdir(config.config_path)  # nbdev leaves out what lies in a folder with a dot, were it one above the project
+    processed = proc_nbs(config.nbs_path.relative_to(config.config_path), force=True)
     smalldocs = Path(sys.executable).with_name("smalldocs")
     if not smalldocs.exists(): sys.exit("smalldocs is not installed: it needs Python 3.11 or newer")
     if code := subprocess.run([smalldocs, "render", processed]).returncode: sys.exit(code)

@@ -4,10 +4,19 @@ from pathlib import Path
 import torch
 from torch.utils.data import DataLoader
 
-from dmgn.data import PairedFolder, PairedPhotographs, SyntheticPairs, crops, depths_in, images_in, middlebury_scenes, read_depth, write_depths
+from dmgn.data import (
+    PairedFolder,
+    PairedPhotographs,
+    SyntheticPairs,
+    crops,
+    depths_in,
+    images_in,
+    middlebury_scenes,
+    read_depth,
+    write_depths,
+)
 from dmgn.images import EXAMPLES
 from dmgn.synthesis import SYNTHESISERS
-
 
 def test_middlebury_in_all_its_layouts(shared, tmp_path: Path):
     root = shared("data/middlebury_rgbd")
@@ -33,7 +42,8 @@ def test_a_folder_of_pairs(shared):
 
 
 def test_a_worker_that_inherits_nothing_gives_the_same_samples():
-    data = PairedPhotographs([(EXAMPLES/f"{name}_rain.png", EXAMPLES/f"{name}.png") for name in ("astronaut", "cat", "coffee")], crops(48, (64, 120)))
+    data = PairedPhotographs([(EXAMPLES/f"{name}_rain.png", EXAMPLES/f"{name}.png")
+                              for name in ("astronaut", "cat", "coffee")], crops(48, (64, 120)))
     here = torch.stack([data[i][0] for i in range(6)])
     loader = DataLoader(data, 3, sampler=range(6), num_workers=1, multiprocessing_context="spawn")
     assert torch.cat([batch[0] for batch in loader]).equal(here)

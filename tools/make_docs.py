@@ -14,7 +14,7 @@ from nbdev.serve import proc_nbs
 PICTURE = re.compile(r'<img (?![^>]*\bwidth=)([^>]*?)src="data:image/png;base64,([^"]+)"')
 ICONS = re.compile(r'(<i class="bi[^"]*"(?: [\w-]+="[^"]*")*?) role="img"')
 
-CARD = re.compile(r'(<meta (?:property="og|name="twitter):image" content="https://[^"]*?)/(?:tutorials|experiments)/(images/)')
+CARD = re.compile(r'(<meta (?:property="og|name="twitter):image" content="[^"]*?)/(?:tutorials|experiments)/(images/)')
 
 FONTS = re.compile(r'@import url\([^)]*\);?')  # A theme's own letters: the system's do, and no third party is asked
 
@@ -30,7 +30,7 @@ def sized(
 def polish(
     site: Path,  # The rendered site
 ) -> None:
-    "What smalldocs leaves out: sizes of pictures, the one card for pages in folders, that an icon beside a text or a label is decoration, and letters that need no network."
+    "What smalldocs leaves out: sizes of pictures, one card, icons as decoration, letters without a network."
     for page in site.rglob("*.html"):
         text = PICTURE.sub(sized, page.read_text(encoding="utf-8"))
         text = CARD.sub(r"\1/\2", text)

@@ -10,10 +10,6 @@ PYTHON ?= $(shell for p in $(CANDIDATES); do \
 
 BIN := .venv/bin
 IN_VENV := PATH="$(CURDIR)/$(BIN):$$PATH"; export PATH;
-# Both, even if the first one finds something
-LINT = { ruff check; found=$$?; mypy && [ $$found = 0 ]; }
-# One notebook a core, each on one thread
-ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 export HF_HUB_OFFLINE ?= 1
 export HF_HUB_DISABLE_TELEMETRY ?= 1
 export MPLBACKEND ?= Agg
@@ -25,16 +21,10 @@ demo: .venv/.installed ## Install into .venv, then restore the example photograp
 	@$(BIN)/dmgn demo -o demo
 
 test: .venv/.installed-dev ## Install the development extras, then lint, run the notebooks, the sync checks and pytest
-	@$(IN_VENV) failed=""; \
-	echo "Looking for mistakes"; $(LINT) || failed="$$failed lint"; \
-	echo "Running the notebooks"; $(ONE_THREAD) nbdev_test --timing || failed="$$failed nbdev_test"; \
-	echo "Checking that everything is in sync"; python tools/check_sync.py || failed="$$failed check_sync"; \
-	if [ -n "$$failed" ]; then echo "Failed before pytest:$$failed" >&2; fi; \
-	echo "Running pytest"; python -m pytest || failed="$$failed pytest"; \
-	[ -z "$$failed" ]
+	@$(IN_VENV) sh tools/run_tests.sh
 
 lint: .venv/.installed-dev ## Look for mistakes without running anything: ruff, and mypy for the types
-	@$(IN_VENV) $(LINT)
+	@$(IN_VENV) ruff check; found=$$?; mypy && [ $$found = 0 ]
 
 prepare: .venv/.installed-dev ## Bring dmgn/, the notebooks and README.md up to date with the notebooks
 	@$(IN_VENV) nbdev_export && nbdev_clean && python tools/make_readme.py

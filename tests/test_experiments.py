@@ -1,7 +1,7 @@
 "Experiments that are interrupted, changed, broken, and run by two at once."
+import hashlib
 import json
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -20,7 +20,7 @@ from dmgn import experiments
 from dmgn.cli import app
 from dmgn.experiments import Variant, add_result, dry_run, read_results, run_experiment
 from small_experiment import NETWORK, TRAINING, experiment, variants
-from test_training import ENVIRONMENT, free_port
+from test_training import ENVIRONMENT, free_port, largest_file
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SCRIPT = Path(small_experiment.__file__)
@@ -82,8 +82,7 @@ def test_a_result_says_what_it_depends_on(original: Path):
     assert (network["steps"], network["training"]["seed"], network["network"]["width"], network["vgg"],
             network["pictures"]) == (3, 0, 4, "random", 1)
     weights = original/"runs/mini_small/dmgn-0/best/model.safetensors"
-    assert network["weights"] == subprocess.run(["sha256sum", weights], capture_output=True, text=True,
-                                                check=True).stdout.split()[0]
+    assert network["weights"] == hashlib.sha256(weights.read_bytes()).hexdigest()
     assert set(network["data"]) == {"clean", "real20_300"} and set(records[5]["data"]) == {"clean"}
     assert network["protocol"] == "rgb-per-channel" and 0 < network["ssim"] < 1 and "lmse" in network
     assert {"torch", "torchvision", "dmgn", "python", "processor", "threads", "device"} <= set(network["versions"])
@@ -238,12 +237,9 @@ def test_two_writers_at_once_lose_nothing(tmp_path: Path):
 def test_a_full_disk_leaves_the_results_before(tmp_path: Path):
     path = tmp_path/"results.jsonl"
     add_result(path, {"n": 0})
-    before, limits = path.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
-    # no file may grow beyond: like a full disk
-    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 100, limits[1]))
-    try:
+    before = path.read_bytes()
+    with largest_file(len(before) + 100):
         assert refused(lambda: add_result(path, {"text": "x" * 1000}), "cannot write .*results.jsonl: is the disk full")
-    finally: resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert path.read_bytes() == before
 
 

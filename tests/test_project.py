@@ -11,14 +11,20 @@ import subprocess
 import sys
 import tokenize
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 
+sys.path.append(str(Path(__file__).resolve().parents[1]/"tools"))
+import check_release
+import lowest
+
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted(path for path in (ROOT/"nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in path.parts)
 MODULES = sorted(path for path in (ROOT/"dmgn").rglob("*.py") if not path.name.startswith("_"))
+WORKFLOWS = sorted((ROOT/".github/workflows").iterdir())
 CODE = sorted(path for folder in ("dmgn", "tests", "tools") for path in (ROOT/folder).rglob("*.py")
               if path.name != "_modidx.py")  # which nbdev writes
 SETTINGS = configparser.ConfigParser(delimiters=["="])
@@ -237,15 +243,85 @@ def test_site_and_settings_agree():
     assert website["description"] == SETTINGS["description"]
     assert website["repo-url"] == SETTINGS["git_url"]
     assert website["site-url"] == SETTINGS["doc_host"] + SETTINGS["doc_baseurl"]
+    assert website["navbar"]["tools"][0]["href"] == SETTINGS["git_url"]
+
+
+def texts() -> Iterator[tuple[str, str]]:
+    "(name, text) of every file that may name where the project is published."
+    folders = (".github", "dmgn", "nbs", "tests", "tools")
+    found = [*ROOT.glob("*.*"), *(path for folder in folders for path in (ROOT/folder).rglob("*"))]
+    for path in sorted(found):
+        if path.suffix in (".cff", ".ini", ".ipynb", ".md", ".py", ".yaml", ".yml"):
+            yield relative(path), path.read_text(encoding="utf-8")
+
+
+def test_the_address_of_the_project_is_the_same_everywhere():
+    repository, site = SETTINGS["git_url"].removeprefix("https://"), SETTINGS["doc_host"].removeprefix("https://")
+    like_ours = rf"github\.com/[\w-]+/{SETTINGS['repo']}\b|[\w-]+\.github\.io(?=/{SETTINGS['repo']}\b)"
+    other = [f"{name}: {address}" for name, text in texts() for address in re.findall(like_ours, text)
+             if address not in (repository, site)]
+    assert not other, f"settings.ini has {repository} and {site}:\n" + "\n".join(other)
+
+
+def test_the_citation_agrees():
+    citation = yaml.safe_load((ROOT/"CITATION.cff").read_text(encoding="utf-8"))
+    assert (citation["version"], citation["repository-code"]) == (SETTINGS["version"], SETTINGS["git_url"])
+    assert citation["license"] == "Apache-2.0" and citation["authors"] == [{"name": SETTINGS["author"]}]
+    paper, bibtex = citation["preferred-citation"], (ROOT/"README.md").read_text(encoding="utf-8")
+    said = dict(re.findall(r"^  (\w+) += \{(.*)\},?$", bibtex, flags=re.MULTILINE))
+    assert said.pop("author").split(" and ") == [f"{a['family-names']}, {a['given-names']}" for a in paper["authors"]]
+    assert said.pop("pages") == f"{paper['start']}--{paper['end']}"
+    assert said == {name: str(paper[name]) for name in said} and "doi" in said
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=short)
+def test_every_action_of_a_workflow_is_pinned_to_a_commit(path: Path):
+    uses = re.findall(r"^ *(?:- )?uses: *(.*)$", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    assert uses and not [used for used in uses if not re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40} # v[\d.]+", used)]
+
+
+def test_the_site_is_put_online_by_a_job_that_only_deploys_what_was_tested():
+    jobs = yaml.safe_load((ROOT/".github/workflows/test.yaml").read_text(encoding="utf-8"))["jobs"]
+    assert set(jobs["deploy"]["needs"]) == jobs.keys() - {"deploy"}
+    assert [step["uses"].partition("@")[0] for step in jobs["deploy"]["steps"]] == ["actions/deploy-pages"]
+    assert [name for name, job in jobs.items() if "permissions" in job] == ["deploy"]
+    built = [step.get("run") or step["uses"].partition("@")[0] for step in jobs["site"]["steps"]]
+    assert built[-3:] == ["make docs", ".venv/bin/python -m pytest tests/test_site.py", "actions/upload-pages-artifact"]
+
+
+def test_what_is_published_is_built_without_the_right_to_publish():
+    jobs = yaml.safe_load((ROOT/".github/workflows/release.yaml").read_text(encoding="utf-8"))["jobs"]
+    assert jobs["publish"]["permissions"] == {"id-token": "write"} and "permissions" not in jobs["build"]
+    assert not [step for step in jobs["publish"]["steps"] if "run" in step]
+
+
+def test_a_release_has_a_tag_a_date_and_a_citation_of_its_version(tmp_path: Path):
+    for name in ("settings.ini", "CITATION.cff"): shutil.copy(ROOT/name, tmp_path)
+    version = SETTINGS["version"]
+    (tmp_path/"CHANGELOG.md").write_text(f"# Changelog\n\n## [{version}] - 2026-01-31\n")
+    assert not check_release.problems(f"v{version}", tmp_path)
+    assert len(check_release.problems("v9.9.9", tmp_path)) == 1
+    (tmp_path/"CHANGELOG.md").write_text(f"# Changelog\n\n## [{version}] - unreleased\n")
+    (tmp_path/"CITATION.cff").write_text("version: 9.9.9\n")
+    assert len(check_release.problems(f"v{version}", tmp_path)) == 2
+
+
+def test_every_dependency_has_a_lower_bound():
+    assert not [pin for pin in lowest.lowest(ROOT/"settings.ini") if not re.fullmatch(r"[\w-]+==\d[\d.]*", pin)]
 
 
 def test_the_changelog_knows_the_version():
     assert f"## [{SETTINGS['version']}]" in (ROOT/"CHANGELOG.md").read_text(encoding="utf-8")
 
 
+def bare(need: str) -> str:
+    "The name of a package, without its versions."
+    return re.split(r"[<>=;]", need)[0]
+
+
 def test_the_front_page_gives_every_dependency_a_reason():
     text = "".join("".join(cell["source"]) for cell in cells(ROOT/"nbs/index.ipynb"))
-    assert not [name for name in SETTINGS["requirements"].split() if f"| {name} |" not in text]
+    assert not [name for name in map(bare, SETTINGS["requirements"].split()) if f"| {name} |" not in text]
 
 
 def test_the_site_is_built_below_a_folder_whose_name_begins_with_a_dot(tmp_path: Path):

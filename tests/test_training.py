@@ -1,11 +1,12 @@
 "Runs that are killed, shared between processes, out of disk space, or broken."
 import os
 import random
-import resource
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,16 @@ def free_port() -> int:
         return s.getsockname()[1]
 
 
+@contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    "No file may grow beyond a size, as if the disk were full."
+    resource = pytest.importorskip("resource", reason="needs limits as POSIX has them")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try: yield
+    finally: resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
 def test_killed_and_resumed_is_the_same_bit_for_bit(tmp_path: Path):
     small_run.run(tmp_path/"whole")
     step = random.Random().randrange(1, 8)
@@ -43,7 +54,7 @@ def test_killed_and_resumed_is_the_same_bit_for_bit(tmp_path: Path):
         if (tmp_path/"cut/checkpoint.pt").exists() and checkpoint(tmp_path/"cut")["progress"]["step"] >= step:
             process.kill()
     reached = checkpoint(tmp_path/"cut")["progress"]["step"]
-    assert process.returncode == -9 and reached < 8, f"killed too late, after step {reached}"
+    assert process.returncode != 0 and reached < 8, f"killed too late, after step {reached}"
     small_run.run(tmp_path/"cut", resume=True)
     whole, cut = checkpoint(tmp_path/"whole"), checkpoint(tmp_path/"cut")
     for state in (whole, cut): state["progress"].pop("seconds")
@@ -70,12 +81,8 @@ def test_a_failed_save_leaves_the_checkpoint_before(tmp_path: Path):
     save_checkpoint(run, tmp_path/"checkpoint.pt")
     before = (tmp_path/"checkpoint.pt").read_bytes()
     run.progress["step"] = 5
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, limits[1])) # no file may grow beyond: like a full disk
-    try:
-        with pytest.raises(OSError, match=r"cannot write .*checkpoint.pt"):
-            save_checkpoint(run, tmp_path/"checkpoint.pt")
-    finally: resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    with largest_file(len(before) // 2), pytest.raises(OSError, match=r"cannot write .*checkpoint.pt"):
+        save_checkpoint(run, tmp_path/"checkpoint.pt")
     assert (tmp_path/"checkpoint.pt").read_bytes() == before and list(tmp_path.glob("*")) == [tmp_path/"checkpoint.pt"]
     load_checkpoint(run, tmp_path/"checkpoint.pt")
     assert run.progress["step"] == 0

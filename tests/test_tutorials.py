@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 import time
+from configparser import ConfigParser
 from importlib import metadata
 from pathlib import Path
 
@@ -13,7 +14,9 @@ from nbclient import NotebookClient
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-REPOSITORY = "https://github.com/dmgn-authors/dmgn"
+SETTINGS = ConfigParser(delimiters=["="])
+SETTINGS.read(Path(__file__).parents[1]/"settings.ini", encoding="utf-8")
+REPOSITORY = SETTINGS["DEFAULT"]["git_url"]
 THERE = ("torch", "torchvision", "numpy", "matplotlib", "pillow", "ipywidgets", "ipykernel")
 TUTORIALS = sorted(path.stem for path in (Path(__file__).parents[1]/"nbs/tutorials").glob("*.ipynb"))
 PATIENCE = 240  # seconds for a tutorial at its reduced size; a quiet machine needs a fifth
@@ -34,6 +37,7 @@ def with_requirements(names: tuple[str, ...]) -> set[str]:
 def colab(root: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     "The environment variables where notebooks run without the package; its repository is this folder's last commit."
     folder = tmp_path_factory.mktemp("colab")
+    if os.name == "nt": pytest.skip("needs links, and folders of an environment as POSIX has them")
     if not (root/".git").exists() or shutil.which("git") is None: pytest.skip("needs git and a clone")
     subprocess.run([sys.executable, "-m", "venv", folder/"venv"], check=True)
     python = folder/"venv/bin/python"

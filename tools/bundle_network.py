@@ -1,8 +1,7 @@
-"Put the best network of a training run into the package: half-precision weights, its log, measured numbers, its worst results and a card."
+"Put the best network of a training run into the package: weights in half precision, log, numbers, failures and a card."
 
 import argparse
 import json
-import os
 import shlex
 import tempfile
 from dataclasses import asdict
@@ -26,21 +25,35 @@ from dmgn.training import TrainConfig
 WORDS = {
     "reflection": {
         "removes": "reflections of a window pane",
-        "validation": "reflections drawn as PLNet's and CEILNet's authors published, which is not how those of its training are drawn",
-        "limits": "It weakens soft, blurred reflections more than it removes them, and a sharp or bright reflection it cannot tell from the scene behind the pane. "
-                  "It learned from drawn reflections only: real panes with stains, double images or polarised light are beyond it, and it may dull highlights that belong to the scene. Its results stay too bright where a reflection veils the whole picture. On a photograph with hardly any reflection it does harm: of real20_300's twenty pictures three end farther from the truth than they were, "
-                  "by 0.5, 0.8 and, the one that is nearly clean with a background out of focus, 5 dB. The drawn reflections of its training were made wider (darker and defocused scenes, fainter and tinted reflections) after an earlier network's results on real20_300 had been looked at, so that test set is not quite unseen."},
+        "validation": "reflections drawn as PLNet's and CEILNet's authors published, which is not how those of its "
+                  "training are drawn",
+        "limits": "It weakens soft, blurred reflections more than it removes them, and a sharp or bright "
+                  "reflection it cannot tell from the scene behind the pane. "
+                  "It learned from drawn reflections only: real panes with stains, double images or polarised "
+                  "light are beyond it, and it may dull highlights that belong to the scene. Its results stay "
+                  "too bright where a reflection veils the whole picture. On a photograph with hardly any "
+                  "reflection it does harm: of real20_300's twenty pictures three end farther from the truth "
+                  "than they were, "
+                  "by 0.5, 0.8 and, the one that is nearly clean with a background out of focus, 5 dB. The "
+                  "drawn reflections of its training were made wider (darker and defocused scenes, fainter and "
+                  "tinted reflections) after an earlier network's results on real20_300 had been looked at, so "
+                  "that test set is not quite unseen."},
     "deraining": {
         "removes": "rain streaks",
         "validation": "rain drawn as that of its training, on other photographs",
         "limits": "It learned from drawn rain: wide or out-of-focus streaks, drops on the lens and mist are beyond it. "
-                  "Thin bright lines of the scene, such as whiskers, wires and fences, may be taken for rain, and a photograph with hardly any rain loses fine detail: of the drawn ones below, the nearly clean ones end 5 to 12 dB farther from the truth."},
+                  "Thin bright lines of the scene, such as whiskers, wires and fences, may be taken for rain, "
+                  "and a photograph with hardly any rain loses fine detail: of the drawn ones below, the "
+                  "nearly clean ones end 5 to 12 dB farther from the truth."},
     "dehazing": {
         "removes": "haze",
         "validation": "haze drawn as that of its training, on other photographs",
-        "limits": "It guesses how thick the haze is from colours and contrast, and what thick haze has hidden does not come back. Pale smooth walls, snow and overcast skies it often takes for haze: in ihaze_small's rooms "
-                  "they come out dark, in greenish blotches, and of its fifteen pictures two end farther from the truth than they were, by 2 and 7 dB. Haze with a blue tint keeps it. "
-                  "Its haze follows one law with one colour of light: smoke, fog around lamps and haze that is coloured or lies in patches are beyond it."},
+        "limits": "It guesses how thick the haze is from colours and contrast, and what thick haze has "
+                  "hidden does not come back. Pale smooth walls, snow and overcast skies it often takes for haze: "
+                  "in ihaze_small's rooms they come out dark, in greenish blotches, and of its fifteen pictures "
+                  "two end farther from the truth than they were, by 2 and 7 dB. Haze with a blue tint keeps it. "
+                  "Its haze follows one law with one colour of light: smoke, fog around lamps and haze "
+                  "that is coloured or lies in patches are beyond it."},
 }
 CARD = """---
 library_name: dmgn
@@ -49,8 +62,10 @@ tags: [image-restoration, {task}]
 ---
 # {name}
 
-A small Deep-Masking Generative Network that removes {removes}: `DMGN.from_pretrained("{name}")`, or `dmgn restore photo.jpg --task {task} -o clean`.
-{weights:.2f} M trained weights and VGG-19 down to relu{taps}_1 ({trunk:.2f} M, frozen), stored in half precision ({megabytes:.1f} MB).
+A small Deep-Masking Generative Network that removes {removes}: \
+`DMGN.from_pretrained("{name}")`, or `dmgn restore photo.jpg --task {task} -o clean`.
+{weights:.2f} M trained weights and VGG-19 down to relu{taps}_1 ({trunk:.2f} M, frozen), \
+stored in half precision ({megabytes:.1f} MB).
 
 ## Training
 
@@ -76,7 +91,8 @@ PSNR on the held-out photographs (protocol {protocol}), at every validation; the
 
 {definitions}
 
-`tools/bundle_network.py` measured the stored half-precision weights and wrote this card; the held-out numbers are training's own.
+`tools/bundle_network.py` measured the stored half-precision weights and wrote this card; \
+the held-out numbers are training's own.
 
 ## Limits
 
@@ -88,8 +104,10 @@ Its three worst of 24 results on the example photographs, by gain in PSNR, with 
 
 ## Attribution
 
-The VGG-19 trunk is Karen Simonyan's and Andrew Zisserman's (Visual Geometry Group, University of Oxford), *Very Deep Convolutional Networks
-for Large-Scale Image Recognition*, CC BY 4.0; converted to RGB in [0, 1] with ImageNet's mean and deviation, and its activations scaled by 0.01.
+The VGG-19 trunk is Karen Simonyan's and Andrew Zisserman's (Visual Geometry Group, University of Oxford), \
+*Very Deep Convolutional Networks
+for Large-Scale Image Recognition*, CC BY 4.0; converted to RGB in [0, 1] with ImageNet's mean and deviation, \
+and its activations scaled by 0.01.
 The photographs that it learned from are their owners'; none is part of the network.
 """
 
@@ -115,9 +133,10 @@ def bundle(
         (folder / "log.json").write_text(json.dumps(log))
         (folder / "results.json").write_text(json.dumps(results, indent=2) + "\n")
         save_failures(network, settings["protocol"], folder / "failures.png")
-        (folder / "README.md").write_text(card(name, folder, network, log, settings, data, results, data_root, photographs))
-        if (into / name).exists(): os.rename(into / name, before)
-        os.rename(folder, into / name)
+        (folder / "README.md").write_text(card(name, folder, network, log, settings, data, results, data_root,
+                                               photographs))
+        if (into / name).exists(): (into / name).rename(before)
+        folder.rename(into / name)
 
 
 def measure(
@@ -134,7 +153,8 @@ def measure(
     for protocol in [row.protocol] + ["rgb"] * (row.protocol == "rgb-per-channel"):
         waiting = iter(restored)
         scores = {"input": lambda image: image, "restored": lambda _: next(waiting)}
-        means = {what: numbers(evaluate_pairs(predict, pairs, protocol, row.crops)[1]) for what, predict in scores.items()}
+        means = {what: numbers(evaluate_pairs(predict, pairs, protocol, row.crops)[1])
+                 for what, predict in scores.items()}
         found.append({"benchmark": name, "protocol": protocol, "count": len(pairs), **means})
     return found
 
@@ -150,7 +170,8 @@ def noisy_squares(
     photographs, found = [(to_tensor(square)[0] + 1) / 2 for square in squares], []
     for n, clean in enumerate(squares):
         for seed in range(seeds):
-            mixture, _ = TASKS[task].synthesise_validation(Scene(photographs[n], photographs[n - 1]), torch.Generator().manual_seed(seed))
+            mixture, _ = TASKS[task].synthesise_validation(Scene(photographs[n], photographs[n - 1]),
+                                                    torch.Generator().manual_seed(seed))
             found.append((to_pil(mixture * 2 - 1), clean))
     return found
 
@@ -166,7 +187,9 @@ def save_failures(
     for noisy, clean in noisy_squares(task):
         restored = restore(noisy, task, network).background
         gain = psnr(restored, clean, protocol) - psnr(noisy, clean, protocol)
-        rows.append((gain, [noisy, restored, clean], [f"input {psnr(noisy, clean, protocol):.1f} dB", f"restored {psnr(restored, clean, protocol):.1f} dB", "truth"]))
+        rows.append((gain, [noisy, restored, clean],
+                     [f"input {psnr(noisy, clean, protocol):.1f} dB",
+                      f"restored {psnr(restored, clean, protocol):.1f} dB", "truth"]))
     worst = sorted(rows, key=lambda row: row[0])[:count]
     pictures, titles = ([one for row in worst for one in row[k]] for k in (1, 2))
     for width in (208, 180, 150, 120, 90):
@@ -181,18 +204,22 @@ def command(
 ) -> str: # to be typed
     "The call of `dmgn train` that a run was started with"
     preset = asdict(TrainConfig.small(settings["steps"]) if data.get("preset", "small") == "small" else TrainConfig())
-    learnt = {name: data.get(name) for name in ("task", "preset", "train", "val", "pairs", "val_pairs", "depth", "model", "crop", "short_sides")}
+    learnt = {name: data.get(name) for name in ("task", "preset", "train", "val", "pairs", "val_pairs", "depth",
+                                                "model", "crop", "short_sides")}
     if data.get("pairs") and data.get("train"): learnt["pair_share"] = data["pair_share"]
     if data.get("vgg"): learnt["vgg"] = Path(data["vgg"]).name
     learnt["steps" if settings["steps"] else "epochs"] = settings["steps"] or settings["epochs"]
-    changed = [name for name in ("batch", "accumulate", "learning_rate", "validate_every", "precision") if settings[name] != preset[name]]
+    changed = [name for name in ("batch", "accumulate", "learning_rate", "validate_every", "precision")
+               if settings[name] != preset[name]]
     learnt |= {name: settings[name] for name in [*changed, "seed"]}
     words = ["dmgn", "train"]
     for name, value in learnt.items():
-        if value is not None: words += [f"--{name.replace('_', '-')}", *map(str, value if isinstance(value, list) else [value])]
+        if value is not None:
+            words += [f"--{name.replace('_', '-')}", *map(str, value if isinstance(value, list) else [value])]
     words += ["--compile"] * settings["compile"] + ["--out", "RUN"]
     def below(word: str) -> bool: return bool(data_root) and Path(word).is_relative_to(data_root)
-    return shlex.join((Path("DATA") / Path(word).relative_to(data_root)).as_posix() if below(word) else word for word in words)
+    return shlex.join((Path("DATA") / Path(word).relative_to(data_root)).as_posix() if below(word) else word
+                      for word in words)
 
 
 def facts(
@@ -207,13 +234,17 @@ def facts(
     training, held_out = split_photographs(**folders)
     training_pairs, held_out_pairs = split_pairs(**pairs, photographs=bool(held_out))
     weights = ", ".join(f"{name} {value}" for name, value in settings["weights"].items() if value)
-    sides = data.get("short_sides")
+    sides, batch = data.get("short_sides"), settings["batch"] * settings["accumulate"]
     return {
-        "learned from": photographs or f"{len(training)} photographs with drawn noise" + f", {len(training_pairs)} pairs" * bool(training_pairs),
-        "held out to choose the weights": f"{len(held_out) + len(held_out_pairs)} others; {WORDS[data['task']]['validation']}",
-        "steps": f"{log['step']} of {settings['batch'] * settings['accumulate']} crops of {data['crop']} x {data['crop']} pixels"
-                 + (f", of photographs resized to a short side of {sides[0]} to {sides[1]}" if sides else "") + f"; seed {settings['seed']}",
-        "time": f"{log['seconds'] / 60:.0f} minutes by the clock on two CPU cores, in which other work ran and the run was paused at times",
+        "learned from": photographs or f"{len(training)} photographs with drawn noise"
+        + f", {len(training_pairs)} pairs" * bool(training_pairs),
+        "held out to choose the weights":
+            f"{len(held_out) + len(held_out_pairs)} others; {WORDS[data['task']]['validation']}",
+        "steps": f"{log['step']} of {batch} crops of {data['crop']} x {data['crop']} pixels"
+                 + (f", of photographs resized to a short side of {sides[0]} to {sides[1]}" if sides else "")
+                 + f"; seed {settings['seed']}",
+        "time": f"{log['seconds'] / 60:.0f} minutes by the clock on two CPU cores, "
+                "in which other work ran and the run was paused at times",
         "weights of the objective": weights,
         "optimiser": f"Adam, {settings['schedule']} schedule, learning rate up to {settings['learning_rate']}"
                      + (f", weights averaged with decay {settings['ema']}" if settings["ema"] else ""),
@@ -225,8 +256,10 @@ def measured(
 ) -> str: # a row of a table
     "A result in words"
     whole = benchmark(row["benchmark"]).count
-    cells = [f"{row['benchmark']}, {row['count']}" + f" of {whole}" * (row["count"] != whole) + " pictures, never trained on", row["protocol"]]
-    return table([[*cells, *(f"{row[what]['psnr']:.2f} dB, SSIM {row[what]['ssim']:.4f}" for what in ("input", "restored"))]])
+    cells = [f"{row['benchmark']}, {row['count']}" + f" of {whole}" * (row["count"] != whole)
+             + " pictures, never trained on", row["protocol"]]
+    return table([[*cells, *(f"{row[what]['psnr']:.2f} dB, SSIM {row[what]['ssim']:.4f}"
+                             for what in ("input", "restored"))]])
 
 
 def table(
@@ -251,7 +284,8 @@ def card(
     words, curve = WORDS[network.config.task], [row for row in log["log"] if "psnr" in row]
     def decibels(value: float) -> str: return f"**{value:.2f}**" if value == log["best"] else f"{value:.2f}"
     return CARD.format(
-        name=name, task=network.config.task, removes=words["removes"], limits=words["limits"], taps=network.config.vgg_taps,
+        name=name, task=network.config.task, removes=words["removes"], limits=words["limits"],
+        taps=network.config.vgg_taps,
         weights=sum(p.numel() for p in network.parameters() if p.requires_grad) / 1e6,
         trunk=sum(p.numel() for p in network.head.trunk.parameters()) / 1e6,
         megabytes=(folder / "model.safetensors").stat().st_size / 1e6,

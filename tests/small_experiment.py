@@ -25,7 +25,7 @@ def picture(seed: int, side: int) -> Image.Image:
 
 
 def make_data(root: Path) -> None:
-    "Four photographs to learn from, and three test sets of a picture each."
+    "Four photographs to train on, and three test sets of one picture each."
     (root/"clean").mkdir(parents=True)
     for n in range(4): picture(n, 224).save(root/f"clean/{n}.png")
     for folder in ("real20_300/blended", "real20_300/transmission_layer", "rain100L/input", "rain100L/target",

@@ -104,7 +104,7 @@ def test_a_lost_result_is_measured_again_with_the_weights_that_are_there(finishe
     assert {**run(finished)[-1], "date": ""} == {**again, "date": ""}
 
 
-def test_killed_and_continued_gives_the_numbers_of_a_run_left_alone(fresh: Path):
+def test_killed_and_continued_gives_the_results_of_a_run_left_alone(fresh: Path):
     command = [sys.executable, SCRIPT, fresh/"data", fresh/"runs", "6"]
     checkpoint = fresh/"runs/mini_small/base-0/checkpoint.pt"
     process = subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -204,7 +204,7 @@ def test_missing_data_are_one_line_before_anything_is_written(fresh: Path):
     assert not (fresh/"runs").exists()
 
 
-def test_an_absent_network_is_said_and_the_others_are_judged(fresh: Path):
+def test_an_absent_network_is_said_and_the_others_are_tested(fresh: Path):
     rows = (Variant("tiny-desnowing", method="tiny-desnowing"), Variant("input", method="input"))
     assert refused(lambda: run(fresh, rows),
                    r"mini: left out tiny-desnowing \(no network tiny-desnowing comes with this package")
@@ -245,7 +245,7 @@ def test_a_full_disk_leaves_the_results_before(tmp_path: Path):
     assert path.read_bytes() == before
 
 
-def test_of_two_processes_one_judges_and_writes(fresh: Path):
+def test_of_two_processes_one_evaluates_and_writes(fresh: Path):
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(free_port())]
     done = subprocess.run([*launch, SCRIPT, fresh/"data", fresh/"runs", "2"], env=ENVIRONMENT, capture_output=True,
                           text=True, timeout=300)

@@ -77,7 +77,7 @@ PARTS = {
     "separator": Part("Separator", "S", "03_separator", "shared", lambda m: "divides F into F_b and F_r"),
     "background": Part("Background generator", "G_b", "07_generators", "background", about_cells),
     "noise": Part("Noise generator", "G_r", "07_generators", "noise", about_cells),
-    "aca": Part("Channel attention", "ACA", "05_aca", "shared", lambda m: "weighs F_b and F(R) separately"),
+    "aca": Part("Channel attention", "ACA", "05_aca", "shared", lambda m: "weighs each of F_b and F(R)"),
     "noise_map": Part("Noise distribution map", "A_r", "06_ndm", "noise", lambda m: "compares F(I) with F(R)"),
     "refining": Part("Refining generator", "G_refine", "07_generators", "refining", about_cells)}
 IMAGES = {"image": "photograph I", "coarse": "coarse background B_coarse", "layer": "noise image R",

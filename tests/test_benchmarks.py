@@ -325,8 +325,7 @@ def test_the_commands_fetch_and_verify(run: Callable[..., Result], served: Serve
     assert result.exit_code == 1 and "02.png: missing" in result.stderr and "2 of 3 files are right" in result.stdout
     Server.faults = {}
     result = run("fetch", "kodak24", "--root", served.root)
-    assert result.exit_code == 0 and "1 of 3 files fetched into" in result.stdout
-    assert "2 were there already" in result.stdout
+    assert result.exit_code == 0 and "1 of 3 files fetched into" in result.stdout and "2 there already" in result.stdout
     assert run("verify", "kodak24", served.root).exit_code == 0
 
 

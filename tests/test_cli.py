@@ -21,7 +21,7 @@ from dmgn.files import PRETRAINED
 from dmgn.images import example
 from dmgn.metrics import evaluate_pair
 from dmgn.model import DMGN
-from dmgn.tasks import TASKS
+from dmgn.tasks import TASKS, find_task
 
 BUNDLED = pytest.mark.skipif(not (PRETRAINED / "tiny-deraining/config.json").is_file(), reason="no bundled network")
 
@@ -83,7 +83,7 @@ def test_resume_does_what_is_missing(run: Callable[..., Result], network: str):
     Path("clean").mkdir()
     Path("clean/a.png").write_text("done before")
     result = run("restore", "trip", "-o", "clean", "--model", network, "--resume")
-    assert "2 of 3 photographs restored into clean, 1 were there already" in result.stdout
+    assert "2 of 3 photographs restored into clean, 1 there already" in result.stdout
     assert Path("clean/a.png").read_text() == "done before"
     assert "0 of 3" in run("restore", "trip", "-o", "clean", "--model", network, "--resume").stdout
     assert "3 of 3" in run("restore", "trip", "-o", "clean", "--model", network).stdout
@@ -150,20 +150,32 @@ def test_demo(run: Callable[..., Result]):
     assert len(files("demo")) == 6 * len(TASKS)
 
 
-def test_demo_of_other_tasks_is_measured_in_rgb(run: Callable[..., Result], tmp_path: Path,
-                                                monkeypatch: pytest.MonkeyPatch):
-    for module in ("dmgn.model", "dmgn.restore"): monkeypatch.setattr(f"{module}.PRETRAINED", tmp_path / "networks")
-    DMGN(DMGNConfig(task="dehazing", width=4, vgg_taps=1, middle_cells=1),
-         vgg_weights="random").save_pretrained(tmp_path / "networks/tiny")
-    result = run("demo", "-o", "demo")
-    assert result.exit_code == 0 and "dehazing by tiny, protocol rgb" in result.stdout
-    assert "deraining" not in result.stdout
+@BUNDLED
+def test_demo_measures_haze_in_rgb(run: Callable[..., Result]):
+    lines = run("demo", "-o", "demo").stdout.splitlines()
+    lines = lines[lines.index("dehazing by tiny-dehazing, protocol rgb") + 1 :]
     before = [evaluate_pair(*example(name, "haze"), "rgb") for name in ("astronaut", "cat", "coffee")]
-    shown = [line.split()[1:3] for line in result.stdout.splitlines()[2:]]
-    assert shown == [[f"{score.psnr:.2f}", f"{score.ssim:.3f}"] for score in before]
-    assert files("demo") == sorted(f"{name}_haze{end}.png" for name in ("astronaut", "cat", "coffee")
-                                   for end in ("", "_restored"))
-    assert refused(run("restore", "trip", "-o", "clean"), "no network for deraining") and not Path("clean").exists()
+    assert [line.split()[1:3] for line in lines] == [[f"{x.psnr:.2f}", f"{x.ssim:.3f}"] for x in before]
+
+
+def test_a_task_without_a_network_is_one_line(run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setattr("dmgn.network_files.PRETRAINED", tmp_path / "networks")
+    for command in (["restore", "trip", "-o", "clean"], ["evaluate", "--inputs", "trip", "--targets", "trip"]):
+        assert refused(run(*command), "no network for deraining") and not Path("clean").exists()
+
+
+@pytest.mark.parametrize("name", [name for task in TASKS.values() for name in (task.name, *task.aliases)])
+def test_a_task_is_known_by_all_its_names(run: Callable[..., Result], tmp_path: Path, name: str):
+    task = find_task(name).name
+    DMGN(DMGNConfig(task=task, width=4, vgg_taps=1, middle_cells=1), vgg_weights="random").save_pretrained(tmp_path / "net")
+    assert run("restore", "trip/a.png", "-o", "clean", "--task", name, "--model", "net").exit_code == 0
+    pairs_of_cats(1, 24)
+    command = ["evaluate", "--inputs", "rainy", "--targets", "truth", "--model", "net", "--json", "scores.json"]
+    result = run(*command, "--task", name)
+    assert result.exit_code == 0 and result.stdout.startswith(f"{task}, protocol y, mean of 1 pictures")
+    assert json.loads(Path("scores.json").read_text())["settings"]["task"] == task
+    other = next(other for other in TASKS.values() if other.name != task)
+    assert refused(run(*command, "--task", other.aliases[0]), f"trained for {task}, not for {other.name}")
 
 
 def pairs_of_cats(count: int, side: int) -> None:
@@ -355,15 +367,17 @@ def test_train_on_photographs_smaller_than_the_usual_validation(run: Callable[..
 def test_version_and_help(run: Callable[..., Result]):
     assert run("--version").stdout == f"dmgn {__version__}\n"
     assert "dmgn restore photo.jpg" in run("--help").stdout
-    for command in ("restore", "demo", "evaluate", "train"):
-        assert f"Usage: dmgn {command}" in run(command, "--help").stdout
+    for command in ("restore", "demo", "evaluate", "train", "experiment", "data", "measure", "measure table3", "measure steps", "measure masks"):
+        assert f"Usage: dmgn {command}" in run(*command.split(), "--help").stdout
     assert "Usage" in run().output
 
 
-def test_help_does_not_load_pytorch():
-    code = ("import sys; from dmgn.commands.main import app; sys.argv = ['dmgn', '--help']\n"
-            "try: app()\nfinally: sys.exit('torch' in sys.modules)")
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60).returncode == 0
+@pytest.mark.parametrize("command", ["", "restore", "evaluate", "train", "data", "experiment", "measure table3"])
+def test_help_does_not_load_pytorch(command: str):
+    code = ("import sys; from dmgn.commands.main import app; sys.argv = ['dmgn', *sys.argv[1:], '--help']\n"
+            "try: app()\nfinally: print([name for name in ('torch', 'numpy', 'PIL') if name in sys.modules])")
+    done = subprocess.run([sys.executable, "-c", code, *command.split()], capture_output=True, text=True, timeout=60)
+    assert done.stdout.startswith("Usage: dmgn") and done.stdout.endswith("[]\n"), done.stderr
 
 
 def test_the_installed_command_prints_one_line_and_no_traceback(tmp_path: Path):

@@ -26,7 +26,7 @@ from dmgn.restore import (
     run_tiled,
     tile_weights,
 )
-from dmgn.tasks import TASKS
+from dmgn.tasks import TASKS, find_task
 
 ROOT = Path(__file__).resolve().parents[1]
 BUNDLED = pytest.mark.skipif(not (PRETRAINED / "tiny-deraining/config.json").is_file(), reason="no bundled network")
@@ -212,9 +212,8 @@ def test_a_failed_write_leaves_nothing(network: DMGN, photograph: Image.Image, t
                                        monkeypatch: pytest.MonkeyPatch):
     photograph.save(tmp_path / "a.png")
     def fail(*args, **kwargs): raise OSError("no space left on device")
-    monkeypatch.setattr("dmgn.images.os.replace", fail)
-    with pytest.raises(OSError, match="no space"):
-        restore_file(tmp_path / "a.png", tmp_path / "out/a.png", model=network)
+    monkeypatch.setattr("dmgn.files.os.replace", fail)
+    with pytest.raises(OSError, match="no space"): restore_file(tmp_path / "a.png", tmp_path / "out/a.png", model=network)
     assert not list((tmp_path / "out").iterdir())
 
 
@@ -338,6 +337,37 @@ def test_tile_sizes():
     with pytest.raises(ValueError, match="expected at least 64"): pick_tile((700, 700), DMGNConfig.tiny(), 0)
 
 
+def in_fresh_python(code: str) -> str:
+    "What a program of its own prints."
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+@pytest.mark.parametrize("first", ["from dmgn import restore", "import dmgn; restore = dmgn.restore",
+                                   "import dmgn.restore; from dmgn import restore",
+                                   "from dmgn import restore; import dmgn.restore; from dmgn import restore",
+                                   "from dmgn.restore import restore_file; from dmgn import restore"])
+def test_the_package_offers_restore_whatever_was_imported_before(first: str):
+    code = f"{first}; from dmgn.images import example; print(restore(example('cat')[0].resize((40, 30))).image.size)"
+    assert in_fresh_python(code) == "(40, 30)"
+
+
+def test_the_package_offers_network_and_configuration_and_imports_nothing_heavy():
+    code = "import sys, dmgn; print([name for name in ('torch', 'numpy', 'PIL') if name in sys.modules])"
+    assert in_fresh_python(code) == "[]"
+    assert in_fresh_python("from dmgn import DMGN, DMGNConfig; print(DMGN.__name__, DMGNConfig().width)") == "DMGN 64"
+
+
+@pytest.mark.parametrize("name", [name for task in TASKS.values() for name in (task.name, *task.aliases)])
+def test_a_task_is_known_by_all_its_names(network: DMGN, photograph: Image.Image, name: str):
+    anything = DMGN(DMGNConfig.tiny(), vgg_weights="random").eval()
+    assert load_network(name, anything) is anything
+    if find_task(name).name != "deraining":
+        with pytest.raises(ValueError, match=f"not for {find_task(name).name}"): load_network(name, network)
+    else: assert restore(photograph, name, network).background.size == photograph.size
+
+
 @BUNDLED
 def test_tiling_adds_no_visible_seam():
     network = load_network()
@@ -386,7 +416,6 @@ def test_examples_are_what_the_tool_makes(tmp_path: Path):
 
 @pytest.mark.parametrize("noise", (task.noise for task in TASKS.values()))
 def test_every_example_has_every_noise_in_moderation(noise: str):
-    assert list(TASKS) == list(TASKS)
     for name in ("astronaut", "cat", "coffee"):
         noisy, clean = example(name, noise)
         assert noisy.size == clean.size and 12 < psnr(noisy, clean, "rgb") < 27

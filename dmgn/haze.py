@@ -130,7 +130,8 @@ def write_depths(
     "Copy photographs, and write their depth beside them"
     copies = [Path(folder, f"{photograph.parent.name}_{photograph.name}") for photograph, _ in scenes]
     if len(set(copies)) < len(copies):
-        raise ValueError(f"two scenes of one name among {len(copies)} photographs: expected folders that differ in name")
+        raise ValueError(f"two scenes of one name among {len(copies)} photographs: "
+                         "expected folders that differ in name")
     Path(folder).mkdir(parents=True, exist_ok=True)
     maps = {copy: copy.with_suffix(".npy") for copy in copies}
     for copy, (photograph, path) in zip(copies, scenes):

@@ -301,8 +301,7 @@ SMALL = ["-o", "run", "--vgg", "random", "--crop", "32", "--batch", "1", "--work
 def test_train_leaves_a_network_for_any_task(run: Callable[..., Result], task: str):
     noise_photographs("sunny")
     result = run("train", "--task", task, "--train", "sunny", "--steps", "1", *SMALL)
-    assert result.exit_code == 0
-    assert "Starting in run: 4 photographs and 0 pairs to learn from, 1 kept apart" in result.stdout
+    assert result.exit_code == 0 and "Starting in run: 4 photographs and 0 pairs to train on, 1 to validate on" in result.stdout
     assert DMGN.from_pretrained("run/best").config.task == task
     assert run("restore", "trip/a.png", "--task", task, "-o", "clean", "--model", "run/best").exit_code == 0
 
@@ -312,7 +311,7 @@ def test_train_continues_with_the_same_only(run: Callable[..., Result]):
     pairs_of_cats(2, 64)
     command = ["train", "--task", "deraining", "--train", "sunny", "--pairs", "rainy", "truth", "--steps", "2", *SMALL]
     first = run(*command)
-    assert first.exit_code == 0 and "4 photographs and 2 pairs to learn from" in first.stdout
+    assert first.exit_code == 0 and "4 photographs and 2 pairs to train on" in first.stdout
     weights = Path("run/best/model.safetensors").read_bytes()
     assert refused(run(*command), "run holds a run already")
     again = run(*command, "--resume")
@@ -324,32 +323,26 @@ def test_train_continues_with_the_same_only(run: Callable[..., Result]):
 
 def test_train_on_pairs_alone_from_a_network(run: Callable[..., Result], network: str):
     pairs_of_cats(5, 64)
-    result = run("train", "--task", "deraining", "--pairs", "rainy", "truth", "--model", network, "--steps", "1",
-                 *SMALL)
-    assert result.exit_code == 0 and "0 photographs and 4 pairs to learn from, 1 kept apart" in result.stdout
+    result = run("train", "--task", "deraining", "--pairs", "rainy", "truth", "--model", network, "--steps", "1", *SMALL)
+    assert result.exit_code == 0 and "0 photographs and 4 pairs to train on, 1 to validate on" in result.stdout
 
 
-def test_train_does_not_learn_from_a_scene_that_is_kept_apart(run: Callable[..., Result], network: str):
+def test_train_leaves_out_pairs_that_show_a_scene_of_the_validation_set(run: Callable[..., Result], network: str):
     pairs_of_cats(5, 64)
     command = ["train", "--task", "deraining", "--pairs", "rainy", "truth", "--model", network, "--steps", "1", *SMALL]
-    for folder in ("rainy", "truth"): shutil.copy(f"{folder}/0.png", f"{folder}/3.png") # 0 is kept apart
+    for folder in ("rainy", "truth"): shutil.copy(f"{folder}/0.png", f"{folder}/3.png") # 0 is for validation
     result = run(*command)
-    assert result.exit_code == 0
-    said = "0 photographs and 3 pairs to learn from, 1 kept apart, and 1 pairs left out that show its scenes"
-    assert said in result.stdout
+    assert result.exit_code == 0 and "0 photographs and 3 pairs to train on, 1 to validate on; 1 pairs left out that show scenes of the validation set" in result.stdout
     for folder in ("rainy", "truth"):
         for n in range(1, 5): shutil.copy(f"{folder}/0.png", f"{folder}/{n}.png")
     shutil.rmtree("run")
-    assert refused(run(*command), "nothing is left to learn from: every pair shows a scene that is kept apart")
+    assert refused(run(*command), "nothing is left to train on: every pair shows a scene of the validation set")
     assert not Path("run").exists()
 
 
 @pytest.mark.parametrize("arguments, message", [
-    (["--train", "nowhere"], "no folder nowhere"), (["--train", "trip/day2"], "expected at least 5"),
-    (["--train", "small"], "50x50, is too small for the crop"),
-    (["--pairs", "small", "small", "--depth", "small"], "--depth belongs to --train"),
-    ([], "nothing to learn from"), (["--train", "small", "--task", "denoising"], "no task 'denoising'"),
-    (["--train", "small", "--preset", "large"], "no preset 'large'"),
+    (["--train", "nowhere"], "no folder nowhere"), (["--train", "trip/day2"], "expected at least 5"), (["--train", "small"], "50x50, is too small for the crop"), (["--pairs", "small", "small", "--depth", "small"], "--depth belongs to --train"),
+    ([], "nothing to train on"), (["--train", "small", "--task", "denoising"], "no task 'denoising'"), (["--train", "small", "--preset", "large"], "no preset 'large'"),
     (["--train", "small", "--val", "nowhere"], "no folder nowhere")])
 def test_train_refuses(run: Callable[..., Result], arguments: list[str], message: str):
     noise_photographs("small", side=50)

@@ -100,9 +100,8 @@ def test_a_checkpoint_that_may_not_be_read_is_not_called_broken(tmp_path: Path, 
     with pytest.raises(ValueError, match="is not a checkpoint of a run"): load_checkpoint(run, tmp_path/"checkpoint.pt")
 
 
-def test_training_without_anything_kept_apart_is_refused(tmp_path: Path):
-    with pytest.raises(ValueError, match="at least one pair kept apart"):
-        train(small_run.network(), small_run.data(), [], tmp_path/"run", small_run.config())
+def test_training_without_validation_pairs_is_refused(tmp_path: Path):
+    with pytest.raises(ValueError, match="at least one validation pair"): train(small_run.network(), small_run.data(), [], tmp_path/"run", small_run.config())
     assert not (tmp_path/"run").exists()
 
 

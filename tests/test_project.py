@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 sys.path.append(str(Path(__file__).resolve().parents[1]/"tools"))
 import check_release
@@ -314,14 +316,10 @@ def test_the_changelog_knows_the_version():
     assert f"## [{SETTINGS['version']}]" in (ROOT/"CHANGELOG.md").read_text(encoding="utf-8")
 
 
-def bare(need: str) -> str:
-    "The name of a package, without its versions."
-    return re.split(r"[<>=;]", need)[0]
-
-
 def test_the_front_page_gives_every_dependency_a_reason():
     text = "".join("".join(cell["source"]) for cell in cells(ROOT/"nbs/index.ipynb"))
-    assert not [name for name in map(bare, SETTINGS["requirements"].split()) if f"| {name} |" not in text]
+    needs = [Requirement(need).name for need in SETTINGS["requirements"].split()]
+    assert not [name for name in needs if f"| {name} |" not in text]
 
 
 def test_the_site_is_built_below_a_folder_whose_name_begins_with_a_dot(tmp_path: Path):
@@ -357,6 +355,8 @@ def test_the_wheel_holds_the_whole_package(wheel: zipfile.ZipFile):
 
 def test_the_wheel_asks_for_no_development_package(wheel: zipfile.ZipFile):
     metadata = wheel.read(next(name for name in wheel.namelist() if name.endswith("METADATA"))).decode()
-    needed = [line.split(":")[1].strip() for line in metadata.splitlines()
+    needed = [Requirement(line.split(":")[1]) for line in metadata.splitlines()
               if line.startswith("Requires-Dist") and "extra" not in line]
-    assert sorted(needed) == sorted(SETTINGS["requirements"].split())
+    wanted = map(Requirement, SETTINGS["requirements"].split())
+    assert {(canonicalize_name(need.name), need.specifier) for need in needed} == {
+        (canonicalize_name(need.name), need.specifier) for need in wanted}

@@ -41,10 +41,13 @@ class DMGNConfig:
             if (value := getattr(self, name)) not in allowed:
                 raise ValueError(f"DMGNConfig: {name}={value!r}, expected one of {', '.join(map(repr, allowed))}")
         for name in ("width", "middle_cells"):
-            if not isinstance(value := getattr(self, name), int) or value < 1: raise ValueError(f"DMGNConfig: {name}={value!r}, expected an integer of at least 1")
-        if not all(isinstance(d, int) and d >= 1 for d in self.refine_dilations): raise ValueError(f"DMGNConfig: refine_dilations={self.refine_dilations!r}, expected integers of at least 1")
+            if not isinstance(value := getattr(self, name), int) or value < 1:
+                raise ValueError(f"DMGNConfig: {name}={value!r}, expected an integer of at least 1")
+        if not all(isinstance(d, int) and d >= 1 for d in self.refine_dilations):
+            raise ValueError(f"DMGNConfig: refine_dilations={self.refine_dilations!r}, expected integers of at least 1")
         for name in ("alpha", "decay"):
-            if not isinstance(value := getattr(self, name), (int, float)) or not 0 <= value <= 1: raise ValueError(f"DMGNConfig: {name}={value!r}, expected a number in [0, 1]")
+            if not isinstance(value := getattr(self, name), (int, float)) or not 0 <= value <= 1:
+                raise ValueError(f"DMGNConfig: {name}={value!r}, expected a number in [0, 1]")
         if not self.noise_branch and (self.ndm or self.source_regularisation):
             raise ValueError("DMGNConfig: ndm and source_regularisation need noise_branch=True")
 

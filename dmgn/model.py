@@ -62,7 +62,8 @@ class DMGN(nn.Module, NetworkFiles):
     def forward(self,
         image: Tensor, # I (B, 3, H, W) in [-1, 1], any H and W
     ) -> DMGNOutput:
-        if image.ndim != 4 or image.shape[1] != 3: raise ValueError(f"an image of the shape {tuple(image.shape)}: expected (B, 3, H, W)")
+        if image.ndim != 4 or image.shape[1] != 3:
+            raise ValueError(f"an image of the shape {tuple(image.shape)}: expected (B, 3, H, W)")
         c, (H, W) = self.config, image.shape[-2:]
         x = pad_to(image, c.minimum_side)
         features = self.head(x)

@@ -50,7 +50,7 @@ def from_array(
     array: np.ndarray, # (H, W), (H, W, 3) or (H, W, 4): uint8 or floats in [0, 1]; (H, W) also uint16
 ) -> Image.Image: # "L", "RGB", "RGBA" or "I;16"
     "A photograph from an array"
-    shaped = array.size and (array.ndim == 2 or array.ndim == 3 and array.shape[2] in (3, 4))
+    shaped = array.size and (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4)))
     deep = array.ndim == 2 and array.dtype == np.uint16
     if not (shaped and (deep or array.dtype == np.uint8 or array.dtype.kind == "f")):
         raise ValueError("an array must be uint8 or floats of shape (H, W), (H, W, 3) or (H, W, 4), "

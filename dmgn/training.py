@@ -295,7 +295,7 @@ def training_data(
     task: str, # "reflection", "deraining" or "dehazing"
     photographs: list[Path], # clean
     transform: Callable[..., Any], # see crops
-    pairs: list[tuple[Path, Path]] = [], # input and target, to train on as well
+    pairs: Sequence[tuple[Path, Path]] = (), # input and target, to train on as well
     pair_share: float = 0.3, # of the samples come from the pairs, if there are any
     depths: dict[Path, Path] | None = None, # depth maps of some photographs
     seed: int = 0, # of every random choice

@@ -136,7 +136,8 @@ def measure(
     for protocol in [row.protocol] + ["rgb"] * (row.protocol == "rgb-per-channel"):
         waiting = iter(restored)
         scores = {"input": lambda image: image, "restored": lambda _: next(waiting)}
-        means = {what: values(evaluate_pairs(predict, pairs, protocol, row.crops)[1]) for what, predict in scores.items()}
+        means = {what: values(evaluate_pairs(predict, pairs, protocol, row.crops)[1])
+                 for what, predict in scores.items()}
         found.append({"benchmark": name, "protocol": protocol, "count": len(pairs), **means})
     return found
 
@@ -186,15 +187,18 @@ def command(
 ) -> str: # to be typed
     "The call of `dmgn train` that a run was started with"
     preset = asdict(TrainConfig.small(settings["steps"]) if data.get("preset", "small") == "small" else TrainConfig())
-    given = {name: data.get(name) for name in ("task", "preset", "train", "val", "pairs", "val_pairs", "depth", "model", "crop", "short_sides")}
+    given = {name: data.get(name) for name in ("task", "preset", "train", "val", "pairs", "val_pairs", "depth", "model",
+                                               "crop", "short_sides")}
     if data.get("pairs") and data.get("train"): given["pair_share"] = data["pair_share"]
     if data.get("vgg"): given["vgg"] = Path(data["vgg"]).name
     given["steps" if settings["steps"] else "epochs"] = settings["steps"] or settings["epochs"]
-    changed = [name for name in ("batch", "accumulate", "learning_rate", "validate_every", "precision") if settings[name] != preset[name]]
+    changed = [name for name in ("batch", "accumulate", "learning_rate", "validate_every", "precision")
+               if settings[name] != preset[name]]
     given |= {name: settings[name] for name in [*changed, "seed"]}
     words = ["dmgn", "train"]
     for name, value in given.items():
-        if value is not None: words += [f"--{name.replace('_', '-')}", *map(str, value if isinstance(value, list) else [value])]
+        if value is not None:
+            words += [f"--{name.replace('_', '-')}", *map(str, value if isinstance(value, list) else [value])]
     words += ["--compile"] * settings["compile"] + ["--out", "RUN"]
     def below(word: str) -> bool: return bool(data_root) and Path(word).is_relative_to(data_root)
     return shlex.join((Path("DATA") / Path(word).relative_to(data_root)).as_posix() if below(word) else word
@@ -215,7 +219,8 @@ def facts(
     weights = ", ".join(f"{name} {value}" for name, value in settings["weights"].items() if value)
     sides, batch = data.get("short_sides"), settings["batch"] * settings["accumulate"]
     return {
-        "trained on": photographs or f"{len(training)} photographs with synthetic noise" + f", {len(training_pairs)} pairs" * bool(training_pairs),
+        "trained on": photographs or f"{len(training)} photographs with synthetic noise"
+        + f", {len(training_pairs)} pairs" * bool(training_pairs),
         "validated on": f"{len(validation) + len(validation_pairs)} others; {WORDS[data['task']]['validation']}",
         "steps": f"{log['step']} of {settings['batch'] * settings['accumulate']} crops of {data['crop']} x {data['crop']} pixels"
                  + (f", of photographs resized to a short side of {sides[0]} to {sides[1]}" if sides else "") + f"; seed {settings['seed']}",

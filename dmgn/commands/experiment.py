@@ -51,7 +51,7 @@ def run_named_experiment(
     data: DataFolder, # of all data sets
     out: RunsFolder, # for runs and results
     scale: ScaleOption = "small", # or "paper"
-    only: OnlyOption = [], # rows of the table; none: all
+    only: OnlyOption = (), # rows of the table; none: all
     dry_run: DryRunOption = False, # run nothing?
     vgg: VggOption = None, # weights
     device: EvaluationDevice = None, # where to evaluate

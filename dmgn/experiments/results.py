@@ -33,7 +33,7 @@ def add_result(
 ) -> None:
     "Append a line, whole or not at all"
     line = (json.dumps(record, allow_nan=False) + "\n").encode()
-    with open(path, "a+b", buffering=0) as file:
+    with Path(path).open("a+b", buffering=0) as file:
         end = file.seek(0, os.SEEK_END)
         file.seek(max(0, end - 1))
         if end and file.read(1) != b"\n": line = b"\n" + line

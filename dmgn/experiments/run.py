@@ -22,6 +22,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -495,7 +496,7 @@ def time_steps(
     with tempfile.TemporaryDirectory() as folder:
         run = start_run(network, samples, Path(folder), config, False)
         times = [time.perf_counter() for _ in steps_left(run, samples)]
-    return statistics.median(b - a for a, b in zip(times, times[1:]))
+    return statistics.median(b - a for a, b in pairwise(times))
 
 # %% ../../nbs/experiments/12_run.ipynb #meanstep
 def mean_step_seconds(

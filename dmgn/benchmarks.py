@@ -32,7 +32,7 @@ class Benchmark:
     source: str  # where it is to be had
     tree: str  # what the folder should hold, in words
     layouts: list[tuple[str, str]]  # (expression that an input matches, path of its target, empty without targets)
-    folders: list[str] = ()  # what the folder is called, other than the data set's name
+    folders: list[str] | tuple[str, ...] = ()  # what the folder is called, other than the data set's name
     crops: bool = False  # is a target cut to its input's size?
     gap: str = ""  # expression for inputs whose target may be missing
     part: tuple[str, str] | None = None  # set in the manifest, first letters of its files; None: all of its own set
@@ -73,7 +73,7 @@ def pictures_below(
     folder: Path,  # with folders in it
 ) -> dict[str, Path]:  # by path below the folder, without suffix
     "The pictures in a folder and all folders below; raises if two differ in their suffix only"
-    found = {}
+    found: dict[str, Path] = {}
     for path in sorted(folder.rglob("*")):
         if path.suffix.lower() not in IMAGE_SUFFIXES or path.name.startswith("."): continue
         other = found.setdefault(path.relative_to(folder).with_suffix("").as_posix(), path)

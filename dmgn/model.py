@@ -7,7 +7,7 @@ __all__ = ['DMGN', 'DMGNOutput', 'mask_names', 'check_batch', 'pad_to', 'bundled
 
 # %% ../nbs/08_model.ipynb #c003
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,7 @@ from .network_files import NetworkFiles
 from .separator import Separator
 
 # %% ../nbs/08_model.ipynb #c025
-class DMGN(nn.Module, NetworkFiles):
+class DMGN(NetworkFiles):
     "Deep-Masking Generative Network, Eq. 1-3"
     def __init__(self,
         config: DMGNConfig = DMGNConfig(), # the paper's network, unless told otherwise
@@ -48,12 +48,13 @@ class DMGN(nn.Module, NetworkFiles):
         features = self.head(x)
         f_b, f_r, attention = self.separator(features)
         coarse, noise, masks = self.generate(x, f_b, f_r)
-        refined, noise_map, refining_masks = coarse, None, []
+        refined, noise_map, refining_masks = coarse, None, list[Tensor]()
         if self.config.refine:
             refined, noise_map, refining_masks = self.refine(x, features, f_b, coarse, noise)
         H, W = image.shape[-2:]
         maps = (refined, coarse, noise, attention, noise_map)
-        return DMGNOutput(*(m if m is None else m[..., :H, :W] for m in maps), masks + refining_masks)
+        cut: list[Any] = [m if m is None else m[..., :H, :W] for m in maps]
+        return DMGNOutput(*cut, masks=masks + refining_masks)
 
     def generate(self,
         x: Tensor, # I (B, 3, H, W)

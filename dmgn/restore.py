@@ -31,7 +31,7 @@ from .files import first_line, open_photograph, written_whole
 from .images import to_pil, to_tensor
 from .model import DMGN, DMGNOutput, mask_names
 from .network_files import bundled
-from .tasks import TASKS, find_task
+from .tasks import find_task
 
 # %% ../nbs/20_restore.ipynb #c014
 def check_range(
@@ -100,7 +100,7 @@ def open_network(
         f"no network {model}: there is no such folder, and the Hub has none or is out of reach")
     if Path(model).is_file(): return DMGN.from_released(model, task)
     repository = isinstance(model, str) and "/" in model and not Path(model).exists()
-    if repository and not on_hub(model): raise nowhere
+    if repository and not on_hub(str(model)): raise nowhere
     try: return DMGN.from_pretrained(model)
     except (HfHubHTTPError, LocalEntryNotFoundError, ConnectionError): raise nowhere from None
 
@@ -180,7 +180,8 @@ def run_tiled(
             if part is None: continue
             if n not in sums: sums[n] = torch.zeros(1, part.shape[1], H, W)
             sums[n][here] += part.cpu() * (down[:, None] * across)
-    return DMGNOutput(*map(sums.get, range(5)), [m.cpu() for m in out.masks] if len(places) == 1 else [])
+    parts: list[Any] = [sums.get(n) for n in range(5)]
+    return DMGNOutput(*parts, masks=[m.cpu() for m in out.masks] if len(places) == 1 else [])
 
 # %% ../nbs/20_restore.ipynb #c018
 def eight_bits(

@@ -31,7 +31,6 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from torchvision.transforms.v2.functional import center_crop
 from tqdm.auto import tqdm
 
-from .config import DMGNConfig
 from dmgn.data import (
     Mixture,
     PairedPhotographs,
@@ -45,6 +44,8 @@ from dmgn.data import (
     to_unit_range,
     training_sample,
 )
+
+from .config import DMGNConfig
 from .files import first_line, written_whole
 from .images import show_images
 from .losses import LossWeights, PatchDiscriminator, discriminator_loss, hinge_loss, joint_loss
@@ -112,7 +113,7 @@ class TrainConfig:
     ) -> "TrainConfig":
         "For the small network and two CPU cores; some hours"
         weights = LossWeights(perceptual=0.02, coarse_perceptual=0, adversarial=0)
-        fields = dict(learning_rate=2e-3, schedule="one-cycle", weights=weights, clip=1.0, workers=1)
+        fields: dict[str, Any] = dict(learning_rate=2e-3, schedule="one-cycle", weights=weights, clip=1.0, workers=1)
         return cls(steps=steps, **(fields | changes))
 
 # %% ../nbs/19_training.ipynb #c011
@@ -167,7 +168,7 @@ def networks_to_train(
     accelerator: Accelerator, # how many processes, on what?
 ) -> dict[str, nn.Module]: # "generator" and perhaps "discriminator"
     "The networks that a run trains, by name"
-    networks = {"generator": model}
+    networks: dict[str, nn.Module] = {"generator": model}
     if config.weights.adversarial: networks["discriminator"] = PatchDiscriminator()
     if accelerator.num_processes == 1 or accelerator.device.type != "cuda": return networks
     return {name: nn.SyncBatchNorm.convert_sync_batchnorm(network) for name, network in networks.items()}
@@ -192,7 +193,7 @@ class Run:
     ):
         self.config, self.steps, self.accelerator = config, steps, accelerator
         self.model = model.to(memory_format=torch.channels_last)
-        self.progress = {"step": 0, "samples": 0, "seconds": 0.0, "best": -math.inf, "log": []}
+        self.progress: dict[str, Any] = {"step": 0, "samples": 0, "seconds": 0.0, "best": -math.inf, "log": []}
         self.average = moving_average(model, config.ema, accelerator.device)
         if config.compile: model.compile()
         networks = networks_to_train(model, config, accelerator)
@@ -204,7 +205,8 @@ class Run:
     @property
     def best_weights(self) -> DMGN:
         "The network to validate and to keep: the average if there is one"
-        return self.average.module if self.average is not None else self.model
+        average = self.average.module if self.average is not None else None
+        return average if isinstance(average, DMGN) else self.model
 
     @property
     def adversarial(self) -> bool:
@@ -227,7 +229,7 @@ def finite_sum(
     step: int, # for the message
 ) -> Tensor: # their sum
     "The objective; raises a FloatingPointError that names the term that is not a number"
-    total = sum(terms.values())
+    total = torch.stack(list(terms.values())).sum()
     if total.isfinite(): return total
     name, term = next(((n, t) for n, t in terms.items() if not t.isfinite()), ("sum", total))
     raise FloatingPointError(f"step {step}: loss term {name} is {term.item()}: start a new run with "
@@ -451,7 +453,7 @@ def start_run(
         raise FileExistsError(f"{out} holds a run already: resume it, or choose another folder")
     out.mkdir(parents=True, exist_ok=True)
     accelerator = make_accelerator(config, out)
-    run = Run(model, config, total_steps(config, len(data), accelerator.num_processes), accelerator)
+    run = Run(model, config, total_steps(config, len(data), accelerator.num_processes), accelerator)  # type: ignore[arg-type]
     if checkpoint.exists(): load_checkpoint(run, checkpoint)
     fields = asdict(config)
     if accelerator.is_main_process:
@@ -525,7 +527,7 @@ def train(
     return progress
 
 # %% ../nbs/19_training.ipynb #c006x1
-PRESETS = {"small": dict(crop=64, short_sides=None), "paper": dict(crop=256, short_sides=(320, 480))}
+PRESETS: dict[str, dict[str, Any]] = {"small": dict(crop=64, short_sides=None), "paper": dict(crop=256, short_sides=(320, 480))}
 
 # %% ../nbs/19_training.ipynb #c018x1
 def make_network(

@@ -20,11 +20,11 @@ import typer
 from tqdm import tqdm
 
 from .. import __version__
+from ..tasks import TASKS, Task, find_task
 from .data import data_app
 from .experiment import measure_app, run_named_experiment
 from .shell import OneLineErrors, one_line
 from .train import train_network
-from ..tasks import TASKS, Task, find_task
 
 # %% ../../nbs/21_commands.ipynb #c008
 app = typer.Typer(
@@ -97,7 +97,8 @@ def plan_outputs(
     if out.is_file() or out.suffix.lower() in IMAGE_SUFFIXES:
         raise ValueError(f"{out} names a file: expected a folder to write to")
     pairs = {source: target for given in inputs for source, target in outputs_of(given, out).items()}
-    sources, taken = {source.resolve() for source in pairs}, {}
+    sources = {source.resolve() for source in pairs}
+    taken: dict[Path, Path] = {}
     for source, target in pairs.items():
         if target.resolve() in sources:
             raise ValueError(f"{target} is an input and would be overwritten: choose another folder")

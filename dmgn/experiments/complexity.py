@@ -28,10 +28,10 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..config import DMGNConfig
-from .results import add_result, environment, read_results
 from ..hypercolumn import Hypercolumn, plain_mix
 from ..model import DMGN
 from ..training import Run, make_accelerator, make_config, make_network, steps_left
+from .results import add_result, environment, read_results
 
 # %% ../../nbs/experiments/04_table3_complexity.ipynb #c007
 class PlainHead(Hypercolumn):
@@ -270,7 +270,7 @@ def measure_training_step(
     run = Run(network, config, steps + 1, make_accelerator(config, Path()))
     loaded = reset_peak_memory(device)
     sample = tuple(torch.rand(3, 3, side, side) * 2 - 1)
-    left = steps_left(run, [sample] * (batch * (steps + 1)))
+    left = steps_left(run, [sample] * (batch * (steps + 1)))  # type: ignore[arg-type]
     seconds = [timed(lambda: next(left), device)[0] for _ in range(steps + 1)][1:]
     return {"seconds": min(seconds), "runs": seconds, "memory": peak_memory(device) - loaded,
             "memory_loaded": loaded, "batch": batch}

@@ -21,10 +21,10 @@ from typing import Any, NamedTuple
 import torch
 from scipy.special import stdtrit
 
-from .definitions import Experiment
 from ..files import PACKAGE
 from ..report import Table, versions
 from ..restore import pick_device
+from .definitions import Experiment
 
 # %% ../../nbs/experiments/11_results.ipynb #c032
 def add_result(
@@ -100,7 +100,7 @@ class Mean(NamedTuple):
     "A metric over the seeds"
     mean: float # of all seeds
     spread: float | None # standard deviation over the seeds; None: there is one seed only
-    count: int # of seeds
+    count: int # type: ignore[assignment] # of seeds
 
 # %% ../../nbs/experiments/11_results.ipynb #overseeds
 def over_seeds(
@@ -122,7 +122,7 @@ def as_cell(
 ) -> str: # "-" where there is none
     "A value with as many digits as it deserves"
     if value is None: return "-"
-    if metric == "parameters": return f"{value / 1e6:.2f} M"
+    if metric == "parameters" and not isinstance(value, Mean): return f"{value / 1e6:.2f} M"
     if metric in ("steps", "pictures"): return f"{value:.0f}"
     digits = 2 if metric == "psnr" else 3
     if not isinstance(value, Mean): return f"{value:.{digits}f}"

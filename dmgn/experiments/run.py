@@ -33,9 +33,6 @@ from torch.utils.data import Dataset
 from ..benchmarks import benchmark, benchmark_folder, benchmark_pairs
 from ..config import DMGNConfig
 from ..data import check_room, crops, depths_in, hold_out, images_in, pairs_in, read_pairs, size_of
-from . import classical
-from .definitions import CLASSICAL, DataConfig, Experiment, Variant
-from .results import add_result, environment, processor, read_results
 from ..files import PRETRAINED, sha256, written_whole
 from ..images import to_pil
 from ..leaks import without_leaks
@@ -46,6 +43,9 @@ from ..report import score_values
 from ..restore import pick_device, restore
 from ..tasks import TASKS
 from ..training import FREE, start_run, steps_left, this_process, total_steps, train, training_data, validation_pairs
+from . import classical
+from .definitions import CLASSICAL, DataConfig, Experiment, Variant
+from .results import add_result, environment, processor, read_results
 
 # %% ../../nbs/experiments/12_run.ipynb #splitclass
 class Split(NamedTuple):
@@ -187,7 +187,7 @@ def flat(
     above: str = "", # names on the way, each with a dot
 ) -> dict[str, Any]: # "training.weights.l1": 1.0
     "The leaves of nested dictionaries"
-    found = {}
+    found: dict[str, Any] = {}
     for name, value in tree.items():
         if isinstance(value, dict): found |= flat(value, f"{above}{name}.")
         else: found[above + name] = value
@@ -274,7 +274,7 @@ def with_progress(
     samples = len(found.photographs.train) + len(found.pairs.train)
     steps = total_steps(job.variant.training, samples, this_process().num_processes)
     progress = json.loads(log.read_text()) if log.exists() else {"step": 0, "seconds": 0.0}
-    return replace(job, steps=steps, step=progress["step"], seconds=progress["seconds"])
+    return replace(job, steps=steps, step=int(progress["step"]), seconds=progress["seconds"])
 
 # %% ../../nbs/experiments/12_run.ipynb #makejob
 def make_job(
@@ -530,7 +530,7 @@ def seconds_per_step(
     def kind(job: Job) -> tuple[Any, ...]: return job.variant.network, job.variant.training, job.data
     logged = sorted(filter(log_tells, jobs), key=lambda job: job.step)
     known = {kind(job): (job.seconds / job.step, "logged") for job in logged}
-    found = {}
+    found: dict[Path, tuple[float, str]] = {}
     for job in jobs:
         if job.step == job.steps or not job.missing: continue
         if kind(job) not in known: known[kind(job)] = mean_step_seconds(job, root, vgg), "measured"

@@ -260,7 +260,6 @@ class PairedFolder(PairedPhotographs):
         transform: Callable[..., Any],  # see crops
         seed: int = 0,  # of every random choice
     ):
-        one_folder = isinstance(targets, tuple)
         pairs = pairs_by_suffix(inputs, *targets) if isinstance(targets, tuple) else pairs_in(inputs, targets)
         super().__init__(pairs, transform, seed)
 

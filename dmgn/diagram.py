@@ -50,7 +50,7 @@ def cells(
 ) -> list[tuple[int, int, bool]]: # channels, dilation, and whether it has a mask
     "The cells in a part of the network, in order"
     found = [m for m in part.modules() if isinstance(m, (RDMC, PlainCell))]
-    first = [(m, cast(nn.Conv2d, cast(nn.Sequential, m.convs)[0])) for m in found]
+    first = [(m, cast(nn.Conv2d, m.convs[0])) for m in found]
     return [(conv.in_channels, conv.dilation[0], isinstance(m, RDMC)) for m, conv in first]
 
 # %% ../nbs/33_diagram.ipynb #c014

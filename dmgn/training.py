@@ -31,6 +31,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from torchvision.transforms.v2.functional import center_crop
 from tqdm.auto import tqdm
 
+from .config import DMGNConfig
 from dmgn.data import (
     Mixture,
     PairedPhotographs,
@@ -44,8 +45,6 @@ from dmgn.data import (
     to_unit_range,
     training_sample,
 )
-
-from .config import DMGNConfig
 from .files import first_line, written_whole
 from .images import show_images
 from .losses import LossWeights, PatchDiscriminator, discriminator_loss, hinge_loss, joint_loss
@@ -453,7 +452,8 @@ def start_run(
         raise FileExistsError(f"{out} holds a run already: resume it, or choose another folder")
     out.mkdir(parents=True, exist_ok=True)
     accelerator = make_accelerator(config, out)
-    run = Run(model, config, total_steps(config, len(data), accelerator.num_processes), accelerator)  # type: ignore[arg-type]
+    samples = len(data)  # type: ignore[arg-type]
+    run = Run(model, config, total_steps(config, samples, accelerator.num_processes), accelerator)
     if checkpoint.exists(): load_checkpoint(run, checkpoint)
     fields = asdict(config)
     if accelerator.is_main_process:

@@ -20,11 +20,11 @@ import typer
 from tqdm import tqdm
 
 from .. import __version__
-from ..tasks import TASKS, Task, find_task
 from .data import data_app
 from .experiment import measure_app, run_named_experiment
 from .shell import OneLineErrors, one_line
 from .train import train_network
+from ..tasks import TASKS, Task, find_task
 
 # %% ../../nbs/21_commands.ipynb #c008
 app = typer.Typer(

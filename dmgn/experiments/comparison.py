@@ -15,6 +15,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
+from . import classical
+from .definitions import CLASSICAL
+from .results import over_seeds
 from ..files import PRETRAINED, sha256
 from ..images import example, show_images, small_picture
 from ..metrics import psnr
@@ -22,9 +25,6 @@ from ..model import DMGN
 from ..network_files import bundled
 from ..restore import restore
 from ..tasks import TASKS
-from . import classical
-from .definitions import CLASSICAL
-from .results import over_seeds
 
 # %% ../../nbs/experiments/13_comparison.ipynb #c007
 def standing(

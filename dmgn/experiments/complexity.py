@@ -28,10 +28,10 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..config import DMGNConfig
+from .results import add_result, environment, read_results
 from ..hypercolumn import Hypercolumn, plain_mix
 from ..model import DMGN
 from ..training import Run, make_accelerator, make_config, make_network, steps_left
-from .results import add_result, environment, read_results
 
 # %% ../../nbs/experiments/04_table3_complexity.ipynb #c007
 class PlainHead(Hypercolumn):

@@ -20,11 +20,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..benchmarks import benchmark_pairs, open_pair
+from .results import add_result, environment, read_results
 from ..files import PRETRAINED, sha256
 from ..images import to_tensor
 from ..model import DMGN, mask_names
 from ..tasks import TASKS
-from .results import add_result, environment, read_results
 
 # %% ../../nbs/experiments/09_masks.ipynb #c007
 def correlation(

@@ -24,10 +24,10 @@ import numpy as np
 from PIL import Image
 
 from ..data import images_in
+from .results import add_result, read_results
 from ..images import show_images
 from ..report import Table
 from ..widgets import data_uri, import_ipywidgets, show_live
-from .results import add_result, read_results
 
 # %% ../../nbs/experiments/05_table4_preferences.ipynb #c008
 Samples = Mapping[str, Mapping[str, Image.Image | Path]]  # sample: method: picture

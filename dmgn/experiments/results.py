@@ -21,10 +21,10 @@ from typing import Any, NamedTuple
 import torch
 from scipy.special import stdtrit
 
+from .definitions import Experiment
 from ..files import PACKAGE
 from ..report import Table, versions
 from ..restore import pick_device
-from .definitions import Experiment
 
 # %% ../../nbs/experiments/11_results.ipynb #c032
 def add_result(

@@ -33,6 +33,9 @@ from torch.utils.data import Dataset
 from ..benchmarks import benchmark, benchmark_folder, benchmark_pairs
 from ..config import DMGNConfig
 from ..data import check_room, crops, depths_in, hold_out, images_in, pairs_in, read_pairs, size_of
+from . import classical
+from .definitions import CLASSICAL, DataConfig, Experiment, Variant
+from .results import add_result, environment, processor, read_results
 from ..files import PRETRAINED, sha256, written_whole
 from ..images import to_pil
 from ..leaks import without_leaks
@@ -43,9 +46,6 @@ from ..report import score_values
 from ..restore import pick_device, restore
 from ..tasks import TASKS
 from ..training import FREE, start_run, steps_left, this_process, total_steps, train, training_data, validation_pairs
-from . import classical
-from .definitions import CLASSICAL, DataConfig, Experiment, Variant
-from .results import add_result, environment, processor, read_results
 
 # %% ../../nbs/experiments/12_run.ipynb #splitclass
 class Split(NamedTuple):

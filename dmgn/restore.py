@@ -31,7 +31,7 @@ from .files import first_line, open_photograph, written_whole
 from .images import to_pil, to_tensor
 from .model import DMGN, DMGNOutput, mask_names
 from .network_files import bundled
-from .tasks import TASKS, find_task
+from .tasks import find_task
 
 # %% ../nbs/20_restore.ipynb #c014
 def check_range(

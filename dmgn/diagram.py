@@ -75,7 +75,8 @@ class Part:
 # %% ../nbs/33_diagram.ipynb #c017
 PARTS = {
     "head": Part("Feature head", "F", "02_hypercolumn", "shared",
-                 lambda m: f"VGG-19 at {m.trunk.taps} depths, mixed into {m.out.out_channels} channels"),  # type: ignore[union-attr]
+                 lambda m: f"VGG-19 at {m.trunk.taps} depths, mixed into "  # type: ignore[union-attr]
+                           f"{m.out.out_channels} channels"),  # type: ignore[union-attr]
     "separator": Part("Separator", "S", "03_separator", "shared", lambda m: "divides F into F_b and F_r"),
     "background": Part("Background generator", "G_b", "07_generators", "background", about_cells),
     "noise": Part("Noise generator", "G_r", "07_generators", "noise", about_cells),

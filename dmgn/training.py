@@ -527,7 +527,8 @@ def train(
     return progress
 
 # %% ../nbs/19_training.ipynb #c006x1
-PRESETS: dict[str, dict[str, Any]] = {"small": dict(crop=64, short_sides=None), "paper": dict(crop=256, short_sides=(320, 480))}
+PRESETS: dict[str, dict[str, Any]] = {
+    "small": dict(crop=64, short_sides=None), "paper": dict(crop=256, short_sides=(320, 480))}
 
 # %% ../nbs/19_training.ipynb #c018x1
 def make_network(

@@ -1,6 +1,7 @@
 """Removes reflections, rain streaks and haze from single images."""
 __version__ = "0.1.0"
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -19,4 +20,5 @@ def __getattr__(name: str):
     if name == "DMGNConfig":
         from dmgn.config import DMGNConfig
         return DMGNConfig
+    if name == "restore": return import_module("dmgn.restore")  # The module answers calls: one name for both
     raise AttributeError(f"module 'dmgn' has no attribute {name!r}")

@@ -212,7 +212,7 @@ def test_a_failed_write_leaves_nothing(network: DMGN, photograph: Image.Image, t
                                        monkeypatch: pytest.MonkeyPatch):
     photograph.save(tmp_path / "a.png")
     def fail(*args, **kwargs): raise OSError("no space left on device")
-    monkeypatch.setattr("dmgn.files.os.replace", fail)
+    monkeypatch.setattr(Path, "replace", fail)
     with pytest.raises(OSError, match="no space"):
         restore_file(tmp_path / "a.png", tmp_path / "out/a.png", model=network)
     assert not list((tmp_path / "out").iterdir())

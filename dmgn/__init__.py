@@ -2,7 +2,7 @@
 __version__ = "0.1.0"
 
 from importlib import import_module
-from typing import TYPE_CHECKING
+TYPE_CHECKING = False
 
 if TYPE_CHECKING:
     from dmgn.config import DMGNConfig

@@ -415,7 +415,7 @@ def test_examples_are_what_the_tool_makes(tmp_path: Path):
     assert sum(p.stat().st_size for p in EXAMPLES.iterdir()) < 1_600_000
 
 
-@pytest.mark.parametrize("noise", (task.noise for task in TASKS.values()))
+@pytest.mark.parametrize("noise", [task.noise for task in TASKS.values()])
 def test_every_example_has_every_noise_in_moderation(noise: str):
     for name in ("astronaut", "cat", "coffee"):
         noisy, clean = example(name, noise)

@@ -1,6 +1,6 @@
 # What each target does: make help
 .DEFAULT_GOAL := help
-.PHONY: help demo test prepare docs clean
+.PHONY: help demo test lint prepare docs clean
 SHELL := /bin/sh
 
 # The newest-named Python 3.10+ that can make virtual environments; or say make PYTHON=/path/to/python3
@@ -10,8 +10,6 @@ PYTHON ?= $(shell for p in $(CANDIDATES); do \
 
 BIN := .venv/bin
 IN_VENV := PATH="$(CURDIR)/$(BIN):$$PATH"; export PATH;
-# One notebook a core, each on one thread
-ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 export HF_HUB_OFFLINE ?= 1
 export HF_HUB_DISABLE_TELEMETRY ?= 1
 export MPLBACKEND ?= Agg
@@ -22,13 +20,11 @@ help: ## List the targets
 demo: .venv/.installed ## Install into .venv, then restore the example photographs into demo/
 	@$(BIN)/dmgn demo -o demo
 
-test: .venv/.installed-dev ## Install the development extras, then run the notebooks, the sync checks and pytest
-	@$(IN_VENV) failed=""; \
-	echo "Running the notebooks"; $(ONE_THREAD) nbdev_test --timing || failed="$$failed nbdev_test"; \
-	echo "Checking that everything is in sync"; python tools/check_sync.py || failed="$$failed check_sync"; \
-	if [ -n "$$failed" ]; then echo "Failed before pytest:$$failed" >&2; fi; \
-	echo "Running pytest"; python -m pytest || failed="$$failed pytest"; \
-	[ -z "$$failed" ]
+test: .venv/.installed-dev ## Install the development extras, then lint, run the notebooks, the sync checks and pytest
+	@$(IN_VENV) sh tools/run_tests.sh
+
+lint: .venv/.installed-dev ## Look for mistakes without running anything: ruff, and mypy for the types
+	@$(IN_VENV) ruff check; found=$$?; mypy && [ $$found = 0 ]
 
 prepare: .venv/.installed-dev ## Bring dmgn/, the notebooks and README.md up to date with the notebooks
 	@$(IN_VENV) nbdev_export && nbdev_clean && python tools/make_readme.py
@@ -37,7 +33,7 @@ docs: .venv/.installed-dev ## Build the site into _docs/, offline
 	@$(IN_VENV) python tools/make_docs.py
 
 clean: ## Remove what building and running leaves behind (.venv and runs/ stay)
-	rm -rf _proc _docs demo build dist *.egg-info .pytest_cache
+	rm -rf _proc _docs demo build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache
 	find dmgn nbs tests tools -name __pycache__ -prune -exec rm -rf {} +
 
 # A usable .venv, or one clear line. A .venv left unfinished is completed, a broken one is made anew.

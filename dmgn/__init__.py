@@ -15,5 +15,6 @@ def __getattr__(name: str):
     "What the package offers, imported when it is asked for: `import dmgn` itself takes no time."
     if name == "DMGN": from dmgn.model import DMGN as found
     elif name == "DMGNConfig": from dmgn.config import DMGNConfig as found
+    elif name == "restore": import dmgn.restore as found # a module that can be called
     else: raise AttributeError(f"module 'dmgn' has no attribute {name!r}")
     return found

@@ -25,4 +25,6 @@ def attention_map(
     bias: bool = True, # biases in both convolutions?
 ) -> nn.Sequential: # (B, C, H, W) -> (B, 1, H, W) in (0, 1)
     "Conv 1x1, tanh, conv 1x1 to one channel, sigmoid: the gate used all over the network"
-    return nn.Sequential(nn.Conv2d(channels, channels, 1, bias=bias), nn.Tanh(), nn.Conv2d(channels, 1, 1, bias=bias), nn.Sigmoid())
+    return nn.Sequential(
+        nn.Conv2d(channels, channels, 1, bias=bias), nn.Tanh(),
+        nn.Conv2d(channels, 1, 1, bias=bias), nn.Sigmoid())

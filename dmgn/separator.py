@@ -18,9 +18,12 @@ class Separator(nn.Module):
         form: str = "paper", # "paper" divides F itself, "released" divides H(F)
     ):
         super().__init__()
-        if form not in ("paper", "released"): raise ValueError(f'separator form {form!r}: expected "paper" or "released"')
+        if form not in ("paper", "released"):
+            raise ValueError(f'separator form {form!r}: expected "paper" or "released"')
         self.form = form
-        self.refine = nn.Sequential(conv3x3(channels, channels), nn.ReLU(inplace=True), conv3x3(channels, channels), nn.ReLU(inplace=True))
+        self.refine = nn.Sequential(
+            conv3x3(channels, channels), nn.ReLU(inplace=True),
+            conv3x3(channels, channels), nn.ReLU(inplace=True))
         self.attention = attention_map(channels)
 
     def forward(self,

@@ -12,20 +12,24 @@ from dmgn.experiments.run import run_experiment
 from dmgn.losses import LossWeights
 from dmgn.training import TrainConfig
 
-NETWORK = DMGNConfig("reflection", width=4, vgg_taps=1, middle_cells=1, refine_dilations=(1, 2), coarse_residual=True, refine_residual=True)
-TRAINING = TrainConfig.small(3, batch=1, weights=LossWeights(coarse_perceptual=0), save_minutes=0, workers=0, tracker=None)
+NETWORK = DMGNConfig("reflection", width=4, vgg_taps=1, middle_cells=1, refine_dilations=(1, 2), coarse_residual=True,
+                     refine_residual=True)
+TRAINING = TrainConfig.small(3, batch=1, weights=LossWeights(coarse_perceptual=0), save_minutes=0, workers=0,
+                             tracker=None)
 
 
 def picture(seed: int, side: int) -> Image.Image:
     "Smooth patches of colour."
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (6, 6, 3), np.uint8)).resize((side, side), Image.Resampling.BICUBIC)
+    squares = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), np.uint8)
+    return Image.fromarray(squares).resize((side, side), Image.Resampling.BICUBIC)
 
 
 def make_data(root: Path) -> None:
-    "Four photographs to learn from, and three test sets of a picture each."
+    "Four photographs to train on, and three test sets of one picture each."
     (root/"clean").mkdir(parents=True)
     for n in range(4): picture(n, 224).save(root/f"clean/{n}.png")
-    for folder in ("real20_300/blended", "real20_300/transmission_layer", "rain100L/input", "rain100L/target", "ihaze_small/hazy", "ihaze_small/GT"):
+    for folder in ("real20_300/blended", "real20_300/transmission_layer", "rain100L/input", "rain100L/target",
+                   "ihaze_small/hazy", "ihaze_small/GT"):
         (root/folder).mkdir(parents=True)
         noisy = folder.rpartition("/")[2] in ("blended", "input", "hazy")
         Image.blend(picture(8, 48), picture(9, 48), 0.2 * noisy).save(root/folder/"3.png")
@@ -34,7 +38,8 @@ def make_data(root: Path) -> None:
 def variants(**changes) -> tuple[Variant, ...]:
     "Two networks and the input as it is."
     training = replace(TRAINING, **changes)
-    return (Variant("input", method="input"), Variant("Base", ablations(NETWORK)["Base"], training), Variant("DMGN", NETWORK, training))
+    return (Variant("input", method="input"), Variant("Base", ablations(NETWORK)["Base"], training),
+            Variant("DMGN", NETWORK, training))
 
 
 def experiment(*rows: Variant) -> Experiment:

@@ -1,4 +1,4 @@
-"A run small enough to be killed: `python small_run.py train OUT` or `gradients FILE`; under `accelerate launch` in several processes."
+"A run small enough to be killed: `python small_run.py train OUT` or `gradients FILE`, also under `accelerate launch`."
 import sys
 from pathlib import Path
 
@@ -27,13 +27,15 @@ def data() -> SyntheticPairs:
 
 def config(steps: int = 8, **changes) -> TrainConfig:
     weights = LossWeights(perceptual=0.02, coarse_perceptual=0, adversarial=0.01)
-    return TrainConfig.small(steps, **(dict(batch=2, weights=weights, validate_every=4, save_minutes=0, workers=0, tracker=None) | changes))
+    usual = dict(batch=2, weights=weights, validate_every=4, save_minutes=0, workers=0, tracker=None)
+    return TrainConfig.small(steps, **(usual | changes))
 
 
 def run(out: Path, resume: bool = False, **changes) -> DMGN:
     "Train; the network at the end"
     model = network()
-    train(model, data(), validation_pairs(PHOTOGRAPHS[:1], TASKS["reflection"].synthesise, 64), out, config(**changes), resume)
+    train(model, data(), validation_pairs(PHOTOGRAPHS[:1], TASKS["reflection"].synthesise, 64), out, config(**changes),
+          resume)
     return model
 
 
@@ -43,7 +45,8 @@ def gradients(file: Path, batch: int) -> None:
     accelerator = make_accelerator(settings, file.parent)
     one = Run(network(), settings, 1, accelerator)
     found = {}
-    def keep(*_) -> None: found.update({name: p.grad.clone() for name, p in one.model.named_parameters() if p.grad is not None})
+    def keep(*_) -> None:
+        found.update({name: p.grad.clone() for name, p in one.model.named_parameters() if p.grad is not None})
     one.optimizers["generator"].optimizer.register_step_pre_hook(keep)
     loader = accelerator.prepare(batches(data(), settings, 0, batch * accelerator.num_processes))
     train_step(one, next(iter(loader)))

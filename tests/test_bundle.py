@@ -9,7 +9,6 @@ import pytest
 import torch
 import typer
 from PIL import Image
-from small_run import PHOTOGRAPHS, data
 
 from dmgn.commands.main import app
 from dmgn.commands.train import record_settings
@@ -21,10 +20,10 @@ from dmgn.model import DMGN
 from dmgn.restore import restore
 from dmgn.tasks import TASKS
 from dmgn.training import TrainConfig, train, validation_pairs
+from small_run import PHOTOGRAPHS, data
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tools"))
-from bundle_network import WORDS, bundle, command, noisy_squares  # noqa: E402
-
+from bundle_network import WORDS, bundle, command, noisy_squares
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -33,10 +32,13 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder.mkdir()
     for n in range(5): example("cat")[1].crop((n, 0, n + 30, 30)).save(folder / f"{n}.png")
     torch.manual_seed(0)
-    network = DMGN(DMGNConfig(task="reflection", width=4, vgg_taps=1, middle_cells=1, refine_dilations=(1, 2)), vgg_weights="random")
+    network = DMGN(DMGNConfig(task="reflection", width=4, vgg_taps=1, middle_cells=1, refine_dilations=(1, 2)),
+                   vgg_weights="random")
     config = TrainConfig.small(2, batch=2, validate_every=1, workers=0, tracker=None, protocol="rgb")
     out = folder.parent / "run"
-    record_settings(dict(task="reflection", train=folder, val=None, pairs=None, val_pairs=None, pair_share=0.3, depth=None, model=None, preset="small", crop=24,
+    record_settings(dict(task="reflection", train=folder, val=None, pairs=None, val_pairs=None, pair_share=0.3,
+                         depth=None,
+                  model=None, preset="small", crop=24,
                   short_sides=(32, 48), vgg=folder.parent / "vgg.safetensors"), out, False)
     train(network, data(), validation_pairs(PHOTOGRAPHS[:1], TASKS["reflection"].synthesise, 64), out, config)
     return out
@@ -53,39 +55,50 @@ def test_set(tmp_path: Path) -> Path:
 
 
 def test_a_run_becomes_a_bundled_network(run: Path, test_set: Path, tmp_path: Path):
-    into, names = tmp_path / "package/pretrained", {"README.md", "config.json", "failures.png", "log.json", "model.safetensors", "results.json"}
+    into = tmp_path / "package/pretrained"
+    names = {"README.md", "config.json", "failures.png", "log.json", "model.safetensors", "results.json"}
     (into / "tiny").mkdir(parents=True)
     (into / "tiny/old.txt").write_text("of the network before")
     bundle(run, "tiny", "real20_300", test_set, run.parent, into=into)
     folder = into / "tiny"
-    assert {path.name for path in folder.iterdir()} == names and [path.name for path in into.parent.rglob("*") if path.parent in (into, into.parent)] == ["pretrained", "tiny"]
+    assert {path.name for path in folder.iterdir()} == names
+    assert [path.name for path in into.parent.rglob("*")
+            if path.parent in (into, into.parent)] == ["pretrained", "tiny"]
     assert (folder / "model.safetensors").stat().st_mode & 0o777 == 0o644
     network, best = DMGN.from_pretrained(folder), DMGN.from_pretrained(run / "best")
-    for name, value in best.state_dict().items(): assert torch.equal(network.state_dict()[name], value.half().float()), name
+    for name, value in best.state_dict().items():
+        assert torch.equal(network.state_dict()[name], value.half().float()), name
     with Image.open(folder / "failures.png") as picture: assert picture.mode == "P"
     assert (folder / "failures.png").stat().st_size < 150_000
     results = json.loads((folder / "results.json").read_text())
-    assert [(row["benchmark"], row["protocol"], row["count"]) for row in results] == [("real20_300", "rgb-per-channel", 2), ("real20_300", "rgb", 2)]
-    pairs = [tuple(read_rgb(test_set / f"real20_300/{kind}/{n}.png") for kind in ("blended", "transmission_layer")) for n in (3, 4)]
+    assert [(row["benchmark"], row["protocol"], row["count"])
+            for row in results] == [("real20_300", "rgb-per-channel", 2), ("real20_300", "rgb", 2)]
+    pairs = [tuple(read_rgb(test_set / f"real20_300/{kind}/{n}.png") for kind in ("blended", "transmission_layer"))
+             for n in (3, 4)]
     for row in results:
-        for what, predict in (("input", lambda x: x), ("restored", lambda x: restore(x, "reflection", network).background)):
+        for what, predict in (("input", lambda x: x),
+                              ("restored", lambda x: restore(x, "reflection", network).background)):
             scores = [evaluate_pair(predict(a), b, row["protocol"]) for a, b in pairs]
-            assert row[what] == pytest.approx({"psnr": np.mean([s.psnr for s in scores]), "ssim": np.mean([s.ssim for s in scores])})
+            assert row[what] == pytest.approx({"psnr": np.mean([s.psnr for s in scores]),
+                                               "ssim": np.mean([s.ssim for s in scores])})
     card, log = (folder / "README.md").read_text(), json.loads((run / "log.json").read_text())
     assert "dmgn train --task reflection --preset small --train 'DATA/it'\"'\"'s mine' --crop 24 --short-sides 32 48 --vgg vgg.safetensors" in card
     assert f"real20_300, 2 of 20 pictures, never trained on | rgb | {results[1]['input']['psnr']:.2f} dB" in card and WORDS["reflection"]["limits"] in card
     assert [f"{row['psnr']:.2f}" in card for row in log["log"] if "psnr" in row] == [True, True] and f"| 2 | " in card
-    assert "4 photographs with drawn noise" in card and "1 others" in card and "2 of 2 crops of 24 x 24" in card and "{" not in card
+    assert "4 photographs with synthetic noise" in card and "1 others" in card and "2 of 2 crops of 24 x 24" in card and "{" not in card
     assert str(run.parent) not in card
 
 
 def test_the_command_of_a_card_is_one_that_dmgn_takes(run: Path):
     settings, learnt = (json.loads((run / f"{name}.json").read_text()) for name in ("train", "data"))
     learnt |= {"pairs": ["/d/rain", "/d/clean"], "model": "a/b", "depth": "/d/depth"}
-    words = shlex.split(command(settings | {"precision": "bf16", "learning_rate": 0.1, "compile": True}, learnt, Path("/d")))
+    words = shlex.split(command(settings | {"precision": "bf16", "learning_rate": 0.1, "compile": True}, learnt,
+                                Path("/d")))
     options = typer.main.get_command(app).commands["train"].make_context("train", words[2:]).params
-    expected = {"task": "reflection", "pairs": (Path("DATA/rain"), Path("DATA/clean")), "pair_share": 0.3, "model": "a/b", "depth": Path("DATA/depth"), "steps": 2,
-                "epochs": None, "batch": 2, "accumulate": None, "crop": 24, "short_sides": (32, 48), "learning_rate": 0.1, "validate_every": 1, "seed": 0,
+    expected = {"task": "reflection", "pairs": (Path("DATA/rain"), Path("DATA/clean")), "pair_share": 0.3,
+                "model": "a/b", "depth": Path("DATA/depth"), "steps": 2,
+                "epochs": None, "batch": 2, "accumulate": None, "crop": 24, "short_sides": (32, 48),
+                "learning_rate": 0.1, "validate_every": 1, "seed": 0,
                 "precision": "bf16", "compiled": True, "preset": "small", "val": None}
     assert {name: options[name] for name in expected} == expected
     assert "--learning-rate" not in command(settings, learnt)
@@ -108,5 +121,6 @@ def test_failures_are_looked_for_in_noise_that_is_the_same_at_every_call(task: s
 def test_every_bundled_network_has_numbers_and_a_card():
     for folder in (path.parent for path in PRETRAINED.glob("*/config.json")):
         assert (folder / "README.md").read_text().startswith("---\nlibrary_name: dmgn\n")
-        for row in json.loads((folder / "results.json").read_text()): assert row["restored"]["psnr"] > row["input"]["psnr"]
+        for row in json.loads((folder / "results.json").read_text()):
+            assert row["restored"]["psnr"] > row["input"]["psnr"]
         assert (folder / "model.safetensors").stat().st_size < 4_000_000

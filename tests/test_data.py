@@ -9,7 +9,6 @@ from dmgn.files import EXAMPLES
 from dmgn.haze import middlebury_scenes, write_depths
 from dmgn.tasks import TASKS
 
-
 def test_middlebury_in_all_its_layouts(shared, tmp_path: Path):
     root = shared("data/middlebury_rgbd")
     scenes = {a.relative_to(root).as_posix(): b.name for a, b in middlebury_scenes(root)}
@@ -34,7 +33,8 @@ def test_a_folder_of_pairs(shared):
 
 
 def test_a_worker_that_inherits_nothing_gives_the_same_samples():
-    data = PairedPhotographs([(EXAMPLES/f"{name}_rain.png", EXAMPLES/f"{name}.png") for name in ("astronaut", "cat", "coffee")], crops(48, (64, 120)))
+    data = PairedPhotographs([(EXAMPLES/f"{name}_rain.png", EXAMPLES/f"{name}.png")
+                              for name in ("astronaut", "cat", "coffee")], crops(48, (64, 120)))
     here = torch.stack([data[i][0] for i in range(6)])
     loader = DataLoader(data, 3, sampler=range(6), num_workers=1, multiprocessing_context="spawn")
     assert torch.cat([batch[0] for batch in loader]).equal(here)

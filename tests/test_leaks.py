@@ -15,7 +15,6 @@ from dmgn.commands.shell import OneLineErrors
 from dmgn.data import images_in
 from dmgn.leaks import THRESHOLD, distances, find_leaks
 
-
 def jpeg(image: Image.Image, quality: int) -> Image.Image:
     "A photograph as it comes out of a JPEG file."
     image.save(buffer := io.BytesIO(), "jpeg", quality=quality)
@@ -61,7 +60,8 @@ def farthest(changed: dict[Path, Image.Image], folder: Path) -> float:
     return max(found)
 
 
-def test_the_training_photographs_share_no_scene_with_rain100l(shared: Callable[[str], Path], rain100l: list[tuple[Path, Path]]):
+def test_the_training_photographs_share_no_scene_with_rain100l(shared: Callable[[str], Path],
+                                                               rain100l: list[tuple[Path, Path]]):
     train = images_in(shared("data/bsds_train"))
     found = distances(train, [path for pair in rain100l for path in pair])
     assert len(train) == 409 and found.shape == (409, 200)
@@ -72,18 +72,21 @@ def test_the_training_photographs_share_no_scene_with_rain100l(shared: Callable[
 @pytest.mark.parametrize("change", CHANGES)
 def test_every_background_of_rain100l_is_found(change: str, rain100l: list[tuple[Path, Path]], tmp_path: Path):
     rng = np.random.default_rng(0)
-    most = farthest({target: CHANGES[change](Image.open(target).convert("RGB"), rng) for _, target in rain100l}, tmp_path)
+    most = farthest({target: CHANGES[change](Image.open(target).convert("RGB"), rng) for _, target in rain100l},
+                    tmp_path)
     print(f"{change}: the farthest of {len(rain100l)} is at {most:.3f}")
     assert most < THRESHOLD - 0.25
 
 
 def test_every_rainy_input_of_rain100l_is_close_to_its_background(rain100l: list[tuple[Path, Path]], tmp_path: Path):
-    most = farthest({rainy: jpeg(ImageOps.mirror(Image.open(target).convert("RGB")), 30) for rainy, target in rain100l}, tmp_path)
+    most = farthest({rainy: jpeg(ImageOps.mirror(Image.open(target).convert("RGB")), 30) for rainy, target in rain100l},
+                    tmp_path)
     print(f"mirrored, quality 30, against the rainy input: the farthest of {len(rain100l)} is at {most:.3f}")
     assert most < THRESHOLD - 0.05
 
 
-def test_all_backgrounds_in_a_training_folder_are_found(rain100l: list[tuple[Path, Path]], shared: Callable[[str], Path]):
+def test_all_backgrounds_in_a_training_folder_are_found(rain100l: list[tuple[Path, Path]],
+                                                        shared: Callable[[str], Path]):
     inputs, targets = zip(*rain100l)
     leaks = find_leaks([*targets, *images_in(shared("data/bsds_train"))[:20]], list(inputs))
     assert {path for path, _, _ in leaks} == set(targets)
@@ -103,11 +106,11 @@ def test_the_command_names_the_leak(rain100l: list[tuple[Path, Path]], shared: C
     train = tmp_path / "train"
     (train / "below").mkdir(parents=True)
     for path in images_in(shared("data/bsds_train"))[:5]: (train / path.name).write_bytes(path.read_bytes())
-    call = lambda: CliRunner().invoke(app, ["data", "leaks", str(train), "--test", "rain100L", "--root", str(shared("data"))])
-    result = call()
+    command = ["data", "leaks", str(train), "--test", "rain100L", "--root", str(shared("data"))]
+    result = CliRunner().invoke(app, command)
     assert result.exit_code == 0 and "None of 5 training photographs" in result.stdout
     jpeg(Image.open(rain100l[0][1]).convert("RGB"), 30).save(train / "below/holiday.jpg")
-    result = call()
+    result = CliRunner().invoke(app, command)
     assert result.exit_code == 1
     assert "holiday.jpg shows the scene of" in result.stdout and "1.png" in result.stdout
     assert "1 of 6 training photographs show a scene of rain100L" in result.stderr

@@ -35,7 +35,6 @@ from dmgn.metrics import (
 )
 from dmgn.report import report, table, write_csv, write_json
 
-
 @pytest.fixture(scope="module")
 def pair() -> tuple[np.ndarray, np.ndarray]:
     "A rainy photograph and the same without rain, as floats."
@@ -69,15 +68,18 @@ def test_psnr_agrees_with_torchmetrics(pair: tuple[np.ndarray, np.ndarray]):
     peak = pytest.importorskip("torchmetrics.functional.image").peak_signal_noise_ratio
     a, b = map(batch, pair)
     assert psnr(*pair, "rgb") == pytest.approx(float(peak(a, b, data_range=1.0)), abs=1e-4)
-    assert psnr(*pair, "rgb-per-channel") == pytest.approx(np.mean([float(peak(a[:, c], b[:, c], data_range=1.0)) for c in range(3)]), abs=1e-4)
+    assert psnr(*pair, "rgb-per-channel") == pytest.approx(
+        np.mean([float(peak(a[:, c], b[:, c], data_range=1.0)) for c in range(3)]), abs=1e-4)
     assert psnr(*pair, "y") == pytest.approx(float(peak(*(batch(rgb_to_y(x)) for x in pair), data_range=1.0)), abs=1e-4)
 
 
 def test_gaussian_ssim_agrees_with_torchmetrics(pair: tuple[np.ndarray, np.ndarray]):
     similarity = pytest.importorskip("torchmetrics.functional.image").structural_similarity_index_measure
     _, full = similarity(*(batch(rgb_to_y(x)) for x in pair), data_range=1.0, return_full_image=True)
-    assert ssim(*pair, "y") == pytest.approx(float(full[..., 5:-5, 5:-5].mean()), abs=1e-6), "torchmetrics mirrors at the border, which is cut off here"
-    _, full = similarity(*(batch(np.pad(x, ((10, 10), (10, 10), (0, 0)))) for x in pair), data_range=1.0, return_full_image=True)
+    expected = float(full[..., 5:-5, 5:-5].mean())  # torchmetrics mirrors at the border, which is cut off here
+    assert ssim(*pair, "y") == pytest.approx(expected, abs=1e-6)
+    _, full = similarity(*(batch(np.pad(x, ((10, 10), (10, 10), (0, 0)))) for x in pair), data_range=1.0,
+                         return_full_image=True)
     assert ssim(*pair, "rgb") == pytest.approx(float(full[..., 10:-10, 10:-10].mean()), abs=1e-6)
 
 
@@ -111,7 +113,8 @@ def test_lmse_lets_every_window_have_its_own_exposure(pair: tuple[np.ndarray, np
     target = np.tile(pair[1][:20, :20], (1, 2, 1))
     halves = np.repeat([0.9, 0.3], 20)[:, None] * target
     assert lmse(0.5 * target, target) == pytest.approx(0, abs=1e-12)
-    assert 0 < lmse(halves, target) == pytest.approx(slow_lmse(halves, target)), "one of three windows has both exposures"
+    expected = pytest.approx(slow_lmse(halves, target))
+    assert 0 < lmse(halves, target) == expected, "one of three windows has both exposures"
 
 
 def test_ncc_is_a_correlation(pair: tuple[np.ndarray, np.ndarray]):
@@ -126,7 +129,8 @@ def test_a_protocol_says_which_numbers_there_are(pair: tuple[np.ndarray, np.ndar
     assert score[:3] == ("cat", psnr(*pair, protocol), ssim(*pair, protocol))
     assert score[3:] == ((lmse(*pair), ncc(*pair), None) if protocol == "rgb-per-channel" else (None, None, None))
     equal = evaluate_pair(pair[1], pair[1], protocol)
-    assert (equal.psnr, equal.ssim) == (float("inf"), pytest.approx(1)) and equal.lmse in (None, pytest.approx(0)) and equal.ncc in (None, pytest.approx(1))
+    assert (equal.psnr, equal.ssim) == (float("inf"), pytest.approx(1)) and equal.lmse in (None, pytest.approx(0))
+    assert equal.ncc in (None, pytest.approx(1))
 
 
 @pytest.fixture
@@ -150,13 +154,15 @@ def test_lpips(pair: tuple[np.ndarray, np.ndarray], alexnet: None):
     from torchmetrics.functional.image.lpips import _LPIPS
     by_hand = _LPIPS(net="alex")(*(batch(x).float() * 2 - 1 for x in pair))
     assert lpips(*pair) == pytest.approx(float(by_hand), rel=1e-5), "pictures must be in [-1, 1] inside"
-    with pytest.raises(ValueError, match="at least 32x32 pixels, not 40x31"): lpips(pair[0][:31, :40], pair[1][:31, :40])
+    with pytest.raises(ValueError, match="at least 32x32 pixels, not 40x31"):
+        lpips(pair[0][:31, :40], pair[1][:31, :40])
 
 
-def test_lpips_without_package_or_weights_is_one_line(pair: tuple[np.ndarray, np.ndarray], alexnet: None, monkeypatch: pytest.MonkeyPatch):
+def test_lpips_without_package_or_weights_is_one_line(pair: tuple[np.ndarray, np.ndarray], alexnet: None,
+                                                      monkeypatch: pytest.MonkeyPatch):
     def no_network(*args, **kwargs): raise URLError("no network")
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", no_network)
-    with pytest.raises(OSError, match="could not download .*no network.*checkpoints"): lpips(*pair)
+    with pytest.raises(OSError, match=r"could not download .*no network.*checkpoints"): lpips(*pair)
     monkeypatch.setitem(sys.modules, "torchmetrics.image.lpip", None)
     with pytest.raises(ValueError, match="pip install torchmetrics"): lpips(*pair)
 
@@ -173,9 +179,11 @@ def test_pairs_are_cropped_only_where_asked(tmp_path: Path):
     pairs = list(zip(inputs, saved(tmp_path / "clear", {"1.png": clean, "2.png": clean})))
     rows, mean = evaluate_pairs(lambda image: image, pairs, "rgb", crop_target=True)
     expected = psnr(rainy.crop((10, 5, 51, 45)), clean.crop((10, 5, 51, 45)), "rgb")
-    assert [row.psnr for row in rows] == pytest.approx([expected, psnr(rainy, clean, "rgb")]) and mean.psnr == pytest.approx(np.mean([row.psnr for row in rows]))
-    with pytest.raises(ValueError, match="1_2.png: sizes differ: prediction 41x40, target 61x50"): evaluate_pairs(lambda image: image, pairs, "rgb")
-    with pytest.raises(ValueError, match="1_2.png: sizes differ: prediction 9x9, target 41x40"):
+    assert [row.psnr for row in rows] == pytest.approx([expected, psnr(rainy, clean, "rgb")])
+    assert mean.psnr == pytest.approx(np.mean([row.psnr for row in rows]))
+    with pytest.raises(ValueError, match=r"1_2.png: sizes differ: prediction 41x40, target 61x50"):
+        evaluate_pairs(lambda image: image, pairs, "rgb")
+    with pytest.raises(ValueError, match=r"1_2.png: sizes differ: prediction 9x9, target 41x40"):
         evaluate_pairs(lambda image: image.resize((9, 9)), pairs, "rgb", crop_target=True)
 
 
@@ -194,9 +202,10 @@ def test_pictures_are_read_upright_and_in_8_bits(tmp_path: Path):
     (tmp_path / "text.png").write_text("a text")
     image.save(tmp_path / "whole.jpg")
     (tmp_path / "half.jpg").write_bytes((tmp_path / "whole.jpg").read_bytes()[:-200])
-    for name, message in {"deep.png": "more than 8 bits", "text.png": "cannot be read", "half.jpg": "cannot be read"}.items():
+    for name, message in {"deep.png": "more than 8 bits", "text.png": "cannot be read",
+                          "half.jpg": "cannot be read"}.items():
         with pytest.raises(ValueError, match=f"{name} .*{message}|{name} {message}"): read_rgb(tmp_path / name)
-    with pytest.raises(FileNotFoundError, match="no photograph .*none.png"): read_rgb(tmp_path / "none.png")
+    with pytest.raises(FileNotFoundError, match=r"no photograph .*none.png"): read_rgb(tmp_path / "none.png")
 
 
 def test_saved_predictions_are_complete_or_an_error(tmp_path: Path):
@@ -207,9 +216,11 @@ def test_saved_predictions_are_complete_or_an_error(tmp_path: Path):
     image.save(tmp_path / "out/2.jpg")
     with pytest.raises(ValueError, match="two photographs named 2"): saved_predictions(tmp_path / "out", sources)
     for name in ("2.jpg", "2.png"): (tmp_path / "out" / name).unlink()
-    with pytest.raises(FileNotFoundError, match="lacks 1 of 3 pictures: 2"): saved_predictions(tmp_path / "out", sources)
+    with pytest.raises(FileNotFoundError, match="lacks 1 of 3 pictures: 2"):
+        saved_predictions(tmp_path / "out", sources)
     image.save(tmp_path / "out/2.png"), image.save(tmp_path / "out/mask.png")
-    with pytest.raises(ValueError, match="1 pictures that the test set does not have: mask"): saved_predictions(tmp_path / "out", sources)
+    with pytest.raises(ValueError, match="1 pictures that the test set does not have: mask"):
+        saved_predictions(tmp_path / "out", sources)
 
 
 def test_scenes_in_folders_of_their_own(tmp_path: Path):
@@ -219,30 +230,41 @@ def test_scenes_in_folders_of_their_own(tmp_path: Path):
     found = [path for scene in ("1", "2") for path in saved(tmp_path / "out" / scene, {"m.jpg": image})]
     assert saved_predictions(tmp_path / "out", sources) == found
     found[1].rename(found[1].with_name("n.jpg"))
-    with pytest.raises(FileNotFoundError, match="lacks 1 of 2 pictures: 2/m"): saved_predictions(tmp_path / "out", sources)
+    with pytest.raises(FileNotFoundError, match="lacks 1 of 2 pictures: 2/m"):
+        saved_predictions(tmp_path / "out", sources)
 
 
 def test_a_report_can_be_checked(tmp_path: Path):
     image = example("cat")[1].crop((0, 0, 40, 30))
     paths = saved(tmp_path / "truth", {"a.png": image, "b.png": image})
-    rows = [evaluate_pair(image, image, "rgb-per-channel", "a.png"), evaluate_pair(image.rotate(180), image, "rgb-per-channel", "b.png")]
-    write_json(tmp_path / "r.json", report({"restored": rows}, {"target": paths}, "rgb-per-channel", {"pred": "out"}, paths[0]))
+    rows = [evaluate_pair(image, image, "rgb-per-channel", "a.png"),
+            evaluate_pair(image.rotate(180), image, "rgb-per-channel", "b.png")]
+    write_json(tmp_path / "r.json", report({"restored": rows}, {"target": paths}, "rgb-per-channel", {"pred": "out"},
+                                           paths[0]))
     stored = json.loads((tmp_path / "r.json").read_text())
     digest = hashlib.sha256(paths[0].read_bytes()).hexdigest()
-    assert stored["pictures"][0]["files"] == {"target": {"path": str(paths[0]), "sha256": digest}} and stored["weights"]["sha256"] == digest
+    assert stored["pictures"][0]["files"] == {"target": {"path": str(paths[0]), "sha256": digest}}
+    assert stored["weights"]["sha256"] == digest
     assert stored["pictures"][0]["restored"]["psnr"] is None and stored["mean"]["restored"]["psnr"] is None, "infinite"
-    assert stored["pictures"][1]["restored"] == {name: pytest.approx(getattr(rows[1], name)) for name in ("psnr", "ssim", "lmse", "ncc")}
-    assert stored["protocol"]["name"] == "rgb-per-channel" and {"dmgn", "python", "torch", "scikit-image"} <= stored["versions"].keys()
+    assert stored["pictures"][1]["restored"] == {name: pytest.approx(getattr(rows[1], name))
+                                                 for name in ("psnr", "ssim", "lmse", "ncc")}
+    assert stored["protocol"]["name"] == "rgb-per-channel"
+    assert {"dmgn", "python", "torch", "scikit-image"} <= stored["versions"].keys()
     write_csv(tmp_path / "r.csv", {"input": rows, "restored": rows[::-1]})
     with (tmp_path / "r.csv").open(newline="") as file: lines = list(csv.DictReader(file))
-    assert [line["name"] for line in lines] == ["a.png", "b.png"] and float(lines[1]["input_ncc"]) == rows[1].ncc and lines[0]["input_psnr"] == "inf"
+    assert [line["name"] for line in lines] == ["a.png", "b.png"] and float(lines[1]["input_ncc"]) == rows[1].ncc
+    assert lines[0]["input_psnr"] == "inf"
     assert "restored_lmse" in lines[0] and "input_lpips" not in lines[0]
     shown = table({"input": rows[1], "restored": rows[0]}).splitlines()
-    assert shown[0].split() == ["PSNR", "SSIM", "LMSE", "NCC"] and shown[1].split()[:2] == ["input", f"{rows[1].psnr:.2f}"]
+    assert shown[0].split() == ["PSNR", "SSIM", "LMSE", "NCC"]
+    assert shown[1].split()[:2] == ["input", f"{rows[1].psnr:.2f}"]
 
 
-@pytest.mark.parametrize("name, protocol, expected", [("rain100L", "y", 26.90), ("real20_300", "rgb", 18.88), ("real20_300", "rgb-per-channel", 19.12),
+@pytest.mark.parametrize("name, protocol, expected",
+                         [("rain100L", "y", 26.90), ("real20_300", "rgb", 18.88),
+                          ("real20_300", "rgb-per-channel", 19.12),
                                                       ("ihaze_small", "rgb", 14.51)])
-def test_inputs_of_test_sets_have_their_known_psnr(shared: Callable[[str], Path], name: str, protocol: str, expected: float):
+def test_inputs_of_test_sets_have_their_known_psnr(shared: Callable[[str], Path], name: str, protocol: str,
+                                                   expected: float):
     pairs = benchmark_pairs(name, shared(f"data/{name}"))
     assert np.mean([psnr(*map(read_rgb, pair), protocol) for pair in pairs]) == pytest.approx(expected, abs=0.006)

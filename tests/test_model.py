@@ -10,7 +10,6 @@ from dmgn.config import DMGNConfig
 from dmgn.hypercolumn import VGGTrunk
 from dmgn.model import DMGN
 
-
 @pytest.fixture(scope="module")
 def tiny() -> DMGN:
     return DMGN(DMGNConfig.tiny("deraining"), vgg_weights="random").eval()
@@ -42,7 +41,8 @@ def test_a_loaded_network_fetches_nothing(monkeypatch, saved):
 
 def test_vgg_weights_from_a_local_file(shared):
     trunk = VGGTrunk(taps=3, weights=shared("weights/vgg19_conv1_1_to_conv3_4.safetensors"), normalise=True)
-    assert all(tap.isfinite().all() and tap.amax((0, 2, 3)).gt(0).any() for tap in trunk(torch.rand(1, 3, 64, 64) * 2 - 1))
+    assert all(tap.isfinite().all() and tap.amax((0, 2, 3)).gt(0).any()
+               for tap in trunk(torch.rand(1, 3, 64, 64) * 2 - 1))
     with pytest.raises(ValueError, match=r"is not VGG-19 down to relu4_1: features\.19\.bias is missing"):
         VGGTrunk(taps=4, weights=shared("weights/vgg19_conv1_1_to_conv3_4.safetensors"))
 
@@ -56,7 +56,8 @@ def test_saved_networks_restore_alike(tiny, saved):
 
 @pytest.mark.parametrize("spoil, message", [
     (lambda f: (f / "model.safetensors").unlink(), "holds no model.safetensors"),
-    (lambda f: (f / "model.safetensors").write_bytes((f / "model.safetensors").read_bytes()[:5000]), "does not fit config.json"),
+    (lambda f: (f / "model.safetensors").write_bytes((f / "model.safetensors").read_bytes()[:5000]),
+     "does not fit config.json"),
     (lambda f: (f / "config.json").write_text("{"), "config.json is not a DMGN's"),
     (lambda f: (f / "config.json").write_text("[]"), "config.json is not a DMGN's"),
     (lambda f: (f / "config.json").write_text(json.dumps({"architectures": ["Bert"]})), "it has no 'architectures'"),

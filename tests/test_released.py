@@ -41,7 +41,8 @@ def test_outputs_agree_with_the_released_network(case, form, checkpoint):
 def test_a_wrong_weight_would_be_noticed(checkpoint):
     kept = np.load(GOLDEN / "dev_deraining.npz")
     swapped = dict(checkpoint)
-    swapped["s_m21.conv1.1.weight"], swapped["s_m5.conv1.1.weight"] = swapped["s_m5.conv1.1.weight"], swapped["s_m21.conv1.1.weight"]
+    first, second = "s_m21.conv1.1.weight", "s_m5.conv1.1.weight"
+    swapped[first], swapped[second] = swapped[second], swapped[first]
     with torch.inference_mode():
         coarse = DMGN.from_released(swapped, task="deraining")(torch.from_numpy(kept["x"])).coarse
     assert (coarse - torch.from_numpy(kept["B_coarse"])).abs().max() > 1e-5
@@ -56,7 +57,8 @@ def test_data_parallel_prefix_and_a_file(checkpoint, tmp_path):
 
 @pytest.mark.parametrize("change, message", [
     (lambda s: s.pop("up1.up.1.weight"), r"up1\.up\.1\.weight is missing \(1 in all\)"),
-    (lambda s: s.update({"refine.conv.1.bias": torch.zeros(3)}), r"refine\.conv\.1\.bias is \(3,\), not \(64,\) \(1 in all\)"),
+    (lambda s: s.update({"refine.conv.1.bias": torch.zeros(3)}),
+     r"refine\.conv\.1\.bias is \(3,\), not \(64,\) \(1 in all\)"),
     (lambda s: s.update({"decoder.weight": torch.zeros(3)}), r"decoder\.weight is unexpected \(1 in all\)"),
 ])
 def test_another_checkpoint_is_refused(change, message, checkpoint):
@@ -68,7 +70,7 @@ def test_another_checkpoint_is_refused(change, message, checkpoint):
 
 def test_files_that_are_no_checkpoint(tmp_path):
     (tmp_path / "notes.pth").write_text("not a checkpoint")
-    with pytest.raises(ValueError, match="notes.pth is not a checkpoint that torch can read safely"):
+    with pytest.raises(ValueError, match=r"notes.pth is not a checkpoint that torch can read safely"):
         DMGN.from_released(tmp_path / "notes.pth", task="deraining")
     with pytest.raises(ValueError, match="task 'snow': expected one of reflection, deraining, dehazing"):
         DMGN.from_released({}, task="snow")

@@ -26,7 +26,7 @@ from dmgn.restore import (
     run_tiled,
     tile_weights,
 )
-from dmgn.tasks import TASKS
+from dmgn.tasks import TASKS, find_task
 
 ROOT = Path(__file__).resolve().parents[1]
 BUNDLED = pytest.mark.skipif(not (PRETRAINED / "tiny-deraining/config.json").is_file(), reason="no bundled network")
@@ -51,7 +51,8 @@ def one_line(error: pytest.ExceptionInfo) -> bool:
     return "\n" not in str(error.value) and 10 < len(str(error.value)) < 400
 
 
-@pytest.mark.parametrize("mode, expected", [("L", "L"), ("1", "L"), ("LA", "LA"), ("RGB", "RGB"), ("RGBA", "RGBA"), ("P", "RGB"),
+@pytest.mark.parametrize("mode, expected",
+                         [("L", "L"), ("1", "L"), ("LA", "LA"), ("RGB", "RGB"), ("RGBA", "RGBA"), ("P", "RGB"),
                                             ("CMYK", "RGB"), ("YCbCr", "RGB"), ("HSV", "RGB"), ("LAB", "RGB")])
 def test_modes(network: DMGN, photograph: Image.Image, mode: str, expected: str):
     if mode == "LAB":
@@ -80,14 +81,16 @@ def test_16_bit_greyscale_is_scaled_to_8_bits(network: DMGN, photograph: Image.I
 
 
 def test_floating_point_photograph_is_refused(network: DMGN):
-    with pytest.raises(ValueError, match="expected 8 or 16 bits") as error: restore(Image.new("F", (4, 4)), model=network)
+    with pytest.raises(ValueError, match="expected 8 or 16 bits") as error:
+        restore(Image.new("F", (4, 4)), model=network)
     assert one_line(error)
 
 
 def test_every_way_to_give_a_photograph_gives_the_same(network: DMGN, photograph: Image.Image, tmp_path: Path):
     photograph.save(tmp_path / "a.png")
     array, tensor = np.asarray(photograph), to_tensor(photograph)
-    given = [tmp_path / "a.png", str(tmp_path / "a.png"), photograph, array, array / 255, (array / 255).astype(np.float32), tensor, tensor[0]]
+    given = [tmp_path / "a.png", str(tmp_path / "a.png"), photograph, array, array / 255,
+             (array / 255).astype(np.float32), tensor, tensor[0]]
     assert len({restore(g, model=network).background.tobytes() for g in given}) == 1
 
 
@@ -143,7 +146,8 @@ def with_thumbnail(exif: bytes, thumbnail: bytes) -> bytes:
     return exif[:6] + bytes(tiff) + second + thumbnail
 
 
-def test_a_jpeg_loses_the_thumbnail_and_the_sizes_that_no_longer_fit(network: DMGN, photograph: Image.Image, tmp_path: Path):
+def test_a_jpeg_loses_the_thumbnail_and_the_sizes_that_no_longer_fit(network: DMGN, photograph: Image.Image,
+                                                                     tmp_path: Path):
     small, width, height = io.BytesIO(), 0xA002, 0xA003
     photograph.save(small, "JPEG")
     exif = Image.Exif()
@@ -152,15 +156,18 @@ def test_a_jpeg_loses_the_thumbnail_and_the_sizes_that_no_longer_fit(network: DM
     photograph.save(tmp_path / "a.jpg", exif=with_thumbnail(exif.tobytes(), small.getvalue()))
     restore_file(tmp_path / "a.jpg", tmp_path / "out/a.jpg", model=network)
     with Image.open(tmp_path / "a.jpg") as before, Image.open(tmp_path / "out/a.jpg") as after:
-        assert before.getexif().get_ifd(ExifTags.IFD.IFD1)[0x0202] == len(small.getvalue()) and width in before.getexif().get_ifd(SETTINGS)
+        assert before.getexif().get_ifd(ExifTags.IFD.IFD1)[0x0202] == len(small.getvalue())
+        assert width in before.getexif().get_ifd(SETTINGS)
         assert not after.getexif().get_ifd(ExifTags.IFD.IFD1)
         assert after.getexif().get_ifd(SETTINGS) == {ISO: 400} and after.getexif()[DESCRIPTION] == "a cat"
-    assert small.getvalue() in (tmp_path / "a.jpg").read_bytes() and small.getvalue() not in (tmp_path / "out/a.jpg").read_bytes()
+    assert small.getvalue() in (tmp_path / "a.jpg").read_bytes()
+    assert small.getvalue() not in (tmp_path / "out/a.jpg").read_bytes()
 
 
 @pytest.mark.parametrize("orientation", [3, 5, 6, 8])
 @pytest.mark.parametrize("mode", ["RGB", "L"])
-def test_tiff_files_that_lie_on_their_side_are_read_upright(photograph: Image.Image, tmp_path: Path, mode: str, orientation: int):
+def test_tiff_files_that_lie_on_their_side_are_read_upright(photograph: Image.Image, tmp_path: Path, mode: str,
+                                                            orientation: int):
     exif = Image.Exif()
     exif[ORIENTATION] = orientation
     for name in ("a.tif", "a.png"): photograph.convert(mode).save(tmp_path / name, exif=exif.tobytes())
@@ -177,30 +184,35 @@ def test_cmyk_jpeg_loses_the_profile_that_no_longer_fits(network: DMGN, photogra
 def broken_files(folder: Path) -> dict[str, Path]:
     "Files that are no photographs."
     whole = (EXAMPLES / "cat.png").read_bytes()
-    content = {"text.png": b"a cat", "empty.jpg": b"", "truncated.png": whole[:20_000], "header.png": whole[:40], "flipped.png": whole[:60] + b"\0" * 900}
+    content = {"text.png": b"a cat", "empty.jpg": b"", "truncated.png": whole[:20_000], "header.png": whole[:40],
+               "flipped.png": whole[:60] + b"\0" * 900}
     Image.open(EXAMPLES / "cat.png").save(folder / "whole.jpg")
     content["truncated.jpg"] = (folder / "whole.jpg").read_bytes()[:5000]
     for name, data in content.items(): (folder / name).write_bytes(data)
     return {name: folder / name for name in content}
 
 
-@pytest.mark.parametrize("name", ["text.png", "empty.jpg", "truncated.png", "truncated.jpg", "header.png", "flipped.png"])
+@pytest.mark.parametrize("name", ["text.png", "empty.jpg", "truncated.png", "truncated.jpg", "header.png",
+                                  "flipped.png"])
 def test_broken_files(network: DMGN, tmp_path: Path, name: str):
     path = broken_files(tmp_path)[name]
-    with pytest.raises(ValueError, match="cannot be read as a photograph") as error: restore_file(path, tmp_path / "out" / name, model=network)
+    with pytest.raises(ValueError, match="cannot be read as a photograph") as error:
+        restore_file(path, tmp_path / "out" / name, model=network)
     assert one_line(error) and name in str(error.value)
     assert not (tmp_path / "out").exists()
 
 
 def test_missing_photograph_and_folder(network: DMGN, tmp_path: Path):
-    with pytest.raises(FileNotFoundError, match="no photograph .*nowhere.jpg"): restore(tmp_path / "nowhere.jpg", model=network)
+    with pytest.raises(FileNotFoundError, match=r"no photograph .*nowhere.jpg"):
+        restore(tmp_path / "nowhere.jpg", model=network)
     with pytest.raises(FileNotFoundError, match="it is a folder"): restore(tmp_path, model=network)
 
 
-def test_a_failed_write_leaves_nothing(network: DMGN, photograph: Image.Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_failed_write_leaves_nothing(network: DMGN, photograph: Image.Image, tmp_path: Path,
+                                       monkeypatch: pytest.MonkeyPatch):
     photograph.save(tmp_path / "a.png")
     def fail(*args, **kwargs): raise OSError("no space left on device")
-    monkeypatch.setattr("dmgn.images.os.replace", fail)
+    monkeypatch.setattr("dmgn.files.os.replace", fail)
     with pytest.raises(OSError, match="no space"): restore_file(tmp_path / "a.png", tmp_path / "out/a.png", model=network)
     assert not list((tmp_path / "out").iterdir())
 
@@ -209,7 +221,8 @@ def test_a_file_is_not_written_over_itself(network: DMGN, photograph: Image.Imag
     photograph.save(tmp_path / "a.png")
     (tmp_path / "link.png").symlink_to(tmp_path / "a.png")
     for target in (tmp_path / "a.png", tmp_path / "link.png"):
-        with pytest.raises(ValueError, match="overwrite its own input"): restore_file(tmp_path / "a.png", target, model=network)
+        with pytest.raises(ValueError, match="overwrite its own input"):
+            restore_file(tmp_path / "a.png", target, model=network)
 
 
 @pytest.mark.filterwarnings("error")
@@ -223,10 +236,14 @@ def test_large_photographs_do_not_warn(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("image, message", [
-    (np.zeros((4, 4, 3), np.int64), "uint8 or floats"), (np.zeros((4, 4, 2), np.uint8), "of shape"), (np.zeros(4, np.uint8), "of shape"),
-    (np.zeros((0, 4, 3), np.uint8), "of shape"), (np.full((4, 4, 3), 255.0), r"in \[0, 1\]"), (np.full((4, 4, 3), np.nan), r"in \[0, 1\]"),
-    (torch.zeros(2, 3, 4, 4), "a tensor must be"), (torch.zeros(4, 4, 3), "a tensor must be"), (torch.zeros(3, 4, 4, dtype=torch.uint8), "a tensor must be"),
-    (torch.full((3, 4, 4), 255.0), r"in \[-1, 1\]"), (torch.full((3, 4, 4), torch.nan), r"in \[-1, 1\]"), (torch.zeros(3, 0, 4), "a tensor must be"),
+    (np.zeros((4, 4, 3), np.int64), "uint8 or floats"), (np.zeros((4, 4, 2), np.uint8), "of shape"),
+    (np.zeros(4, np.uint8), "of shape"),
+    (np.zeros((0, 4, 3), np.uint8), "of shape"), (np.full((4, 4, 3), 255.0), r"in \[0, 1\]"),
+    (np.full((4, 4, 3), np.nan), r"in \[0, 1\]"),
+    (torch.zeros(2, 3, 4, 4), "a tensor must be"), (torch.zeros(4, 4, 3), "a tensor must be"),
+    (torch.zeros(3, 4, 4, dtype=torch.uint8), "a tensor must be"),
+    (torch.full((3, 4, 4), 255.0), r"in \[-1, 1\]"), (torch.full((3, 4, 4), torch.nan), r"in \[-1, 1\]"),
+    (torch.zeros(3, 0, 4), "a tensor must be"),
     ([1, 2], "not list"), (None, "not NoneType")])
 def test_what_is_no_photograph(image, message: str):
     with pytest.raises(ValueError, match=message) as error: as_photograph(image)
@@ -240,10 +257,13 @@ def test_networks_that_do_not_fit(network: DMGN, tmp_path: Path):
     (tmp_path / "text.pth").write_text("not a checkpoint")
     torch.save({"weight": torch.zeros(3)}, tmp_path / "other.pth")
     (tmp_path / "empty").mkdir()
-    for task, model, message in [("dehazing", network, "trained for deraining, not for dehazing"), ("dehazing", tmp_path / "rain", "trained for deraining"),
+    for task, model, message in [("dehazing", network, "trained for deraining, not for dehazing"),
+                                 ("dehazing", tmp_path / "rain", "trained for deraining"),
                                  ("snow", None, "no task 'snow'"),
-                                 ("deraining", tmp_path / "text.pth", "not a checkpoint"), ("deraining", tmp_path / "other.pth", "not a released DMGN"),
-                                 ("deraining", tmp_path / "empty", "holds no config.json"), ("deraining", tmp_path / "none", "no network")]:
+                                 ("deraining", tmp_path / "text.pth", "not a checkpoint"),
+                                 ("deraining", tmp_path / "other.pth", "not a released DMGN"),
+                                 ("deraining", tmp_path / "empty", "holds no config.json"),
+                                 ("deraining", tmp_path / "none", "no network")]:
         with pytest.raises((ValueError, FileNotFoundError), match=message) as error: load_network(task, model)
         assert one_line(error)
 
@@ -253,9 +273,12 @@ def test_bundled_networks_are_found_by_their_task(network: DMGN, tmp_path: Path,
     with pytest.raises(FileNotFoundError, match="only none") as error: load_network("deraining")
     assert one_line(error)
     network.save_pretrained(tmp_path / "tiny-deraining")
-    DMGN(DMGNConfig(task="reflection", width=4, vgg_taps=1, middle_cells=1), vgg_weights="random").save_pretrained(tmp_path / "tiny-dereflection")
+    DMGN(DMGNConfig(task="reflection", width=4, vgg_taps=1, middle_cells=1),
+         vgg_weights="random").save_pretrained(tmp_path / "tiny-dereflection")
     assert load_network("reflection").config.task == "reflection" and load_network().config == network.config
-    with pytest.raises(FileNotFoundError, match=r"no network for dehazing comes with this package \(only tiny-deraining, tiny-dereflection\)") as error: load_network("dehazing")
+    message = r"no network for dehazing comes with this package \(only tiny-deraining, tiny-dereflection\)"
+    with pytest.raises(FileNotFoundError, match=message) as error:
+        load_network("dehazing")
     assert one_line(error)
 
 
@@ -263,8 +286,10 @@ def test_a_mistyped_repository_fails_at_once_without_a_connection(monkeypatch: p
     asked = []
     def fail(*args, **kwargs): raise asked.append(args) or ConnectionError("no route to the Hub")
     monkeypatch.setattr("dmgn.restore.file_exists", fail)
-    monkeypatch.setattr("dmgn.network_files.PyTorchModelHubMixin.from_pretrained", lambda *args, **kwargs: pytest.fail("asked again"))
-    with pytest.raises(FileNotFoundError, match="no network nobody/nothing: there is no such folder") as error: load_network("deraining", "nobody/nothing")
+    monkeypatch.setattr("dmgn.network_files.PyTorchModelHubMixin.from_pretrained",
+                        lambda *args, **kwargs: pytest.fail("asked again"))
+    with pytest.raises(FileNotFoundError, match="no network nobody/nothing: there is no such folder") as error:
+        load_network("deraining", "nobody/nothing")
     assert one_line(error) and len(asked) == 1
 
 
@@ -275,7 +300,8 @@ def test_a_network_for_any_task_fits_all():
 
 
 def test_a_network_without_noise_branch(photograph: Image.Image):
-    config = DMGNConfig(width=4, vgg_taps=1, middle_cells=1, refine=False, noise_branch=False, ndm=None, source_regularisation=False)
+    config = DMGNConfig(width=4, vgg_taps=1, middle_cells=1, refine=False, noise_branch=False, ndm=None,
+                        source_regularisation=False)
     result = restore(photograph, model=DMGN(config, vgg_weights="random"), tile=64)
     assert result.noise is None and result.noise_distribution_map is None
     assert result.background.tobytes() == result.coarse.tobytes()
@@ -311,6 +337,37 @@ def test_tile_sizes():
     with pytest.raises(ValueError, match="expected at least 64"): pick_tile((700, 700), DMGNConfig.tiny(), 0)
 
 
+def in_fresh_python(code: str) -> str:
+    "What a program of its own prints."
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+@pytest.mark.parametrize("first", ["from dmgn import restore", "import dmgn; restore = dmgn.restore",
+                                   "import dmgn.restore; from dmgn import restore",
+                                   "from dmgn import restore; import dmgn.restore; from dmgn import restore",
+                                   "from dmgn.restore import restore_file; from dmgn import restore"])
+def test_the_package_offers_restore_whatever_was_imported_before(first: str):
+    code = f"{first}; from dmgn.images import example; print(restore(example('cat')[0].resize((40, 30))).image.size)"
+    assert in_fresh_python(code) == "(40, 30)"
+
+
+def test_the_package_offers_network_and_configuration_and_imports_nothing_heavy():
+    code = "import sys, dmgn; print([name for name in ('torch', 'numpy', 'PIL') if name in sys.modules])"
+    assert in_fresh_python(code) == "[]"
+    assert in_fresh_python("from dmgn import DMGN, DMGNConfig; print(DMGN.__name__, DMGNConfig().width)") == "DMGN 64"
+
+
+@pytest.mark.parametrize("name", [name for task in TASKS.values() for name in (task.name, *task.aliases)])
+def test_a_task_is_known_by_all_its_names(network: DMGN, photograph: Image.Image, name: str):
+    anything = DMGN(DMGNConfig.tiny(), vgg_weights="random").eval()
+    assert load_network(name, anything) is anything
+    if find_task(name).name != "deraining":
+        with pytest.raises(ValueError, match=f"not for {find_task(name).name}"): load_network(name, network)
+    else: assert restore(photograph, name, network).background.size == photograph.size
+
+
 @BUNDLED
 def test_tiling_adds_no_visible_seam():
     network = load_network()
@@ -327,9 +384,11 @@ def test_tiling_adds_no_visible_seam():
 @BUNDLED
 def test_blended_tiles_meet_in_smaller_steps_than_pasted_ones(monkeypatch: pytest.MonkeyPatch):
     network, photograph, side = load_network(), np.asarray(example("cat", "rain")[0].crop((60, 40, 236, 152))), 112
-    def in_tiles(side: int) -> torch.Tensor: return run_tiled(network, photograph, side, torch.device("cpu")).background[0] * 127.5
+    def in_tiles(side: int) -> torch.Tensor:
+        return run_tiled(network, photograph, side, torch.device("cpu")).background[0] * 127.5
     whole, blended = in_tiles(176), in_tiles(side)
-    monkeypatch.setattr("dmgn.restore.tile_weights", lambda *where: [(start, weight.round()) for start, weight in tile_weights(*where)])
+    monkeypatch.setattr("dmgn.restore.tile_weights",
+                        lambda *where: [(start, weight.round()) for start, weight in tile_weights(*where)])
     pasted = in_tiles(side)
     (_, first), (second, _) = tile_weights(176, side, 32)
     seam = (len(first) + second) // 2
@@ -357,7 +416,6 @@ def test_examples_are_what_the_tool_makes(tmp_path: Path):
 
 @pytest.mark.parametrize("noise", (task.noise for task in TASKS.values()))
 def test_every_example_has_every_noise_in_moderation(noise: str):
-    assert list(TASKS) == list(TASKS)
     for name in ("astronaut", "cat", "coffee"):
         noisy, clean = example(name, noise)
         assert noisy.size == clean.size and 12 < psnr(noisy, clean, "rgb") < 27
@@ -369,7 +427,8 @@ def test_12_megapixels_in_4_gib(tmp_path: Path):
     Image.open(EXAMPLES / "coffee_rain.png").resize((4000, 3000)).save(tmp_path / "big.jpg")
     code = ("import resource, sys; from dmgn.restore import restore_file; restore_file(*sys.argv[1:]);"
             "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)")
-    done = subprocess.run([sys.executable, "-c", code, tmp_path / "big.jpg", tmp_path / "out.jpg"], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code, tmp_path / "big.jpg", tmp_path / "out.jpg"], capture_output=True,
+                          text=True, check=True)
     peak = int(done.stdout) / 2**20
     print(f"peak memory {peak:.2f} GiB")
     assert peak < 4

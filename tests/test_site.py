@@ -21,34 +21,47 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 SITE, PROCESSED = ROOT/"_docs", ROOT/"_proc"
 CONFIG = yaml.safe_load((ROOT/"_quarto.yml").read_text(encoding="utf-8"))
-NOTEBOOKS = sorted(path.relative_to(ROOT/"nbs") for path in (ROOT/"nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in path.parts)
+NOTEBOOKS = sorted(path.relative_to(ROOT/"nbs")
+                   for path in (ROOT/"nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in path.parts)
 PAGES = [path.with_suffix(".html").as_posix() for path in NOTEBOOKS]
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+         "--disable-component-update", "--disable-sync"]
 
 # Every text that can be seen, with the contrast to what is behind it; texts in the same colours count once
 CONTRAST = r"""() => {
-  const parse = c => { const [r, g, b, a = 1] = c.match(/[\d.]+/g).map(Number); return c.startsWith('color(') ? [r * 255, g * 255, b * 255, a] : [r, g, b, a]; };
+  const parse = c => {
+    const [r, g, b, a = 1] = c.match(/[\d.]+/g).map(Number);
+    return c.startsWith('color(') ? [r * 255, g * 255, b * 255, a] : [r, g, b, a];
+  };
   const over = (top, under) => [0, 1, 2].map(i => top[i] * top[3] + under[i] * (1 - top[3])).concat(1);
-  const light = c => { const [r, g, b] = c.map(v => { v /= 255; return v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4; }); return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
+  const linear = v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
+  const light = c => { const [r, g, b] = c.map(v => linear(v / 255)); return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
   const found = new Map(), walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
   const skipped = '.katex-mathml, svg, script, style, noscript, .visually-hidden, [hidden]';
   for (let node; node = walker.nextNode();) {
     const el = node.parentElement, box = el.getBoundingClientRect(), style = getComputedStyle(el);
-    if (!node.data.trim() || el.closest(skipped) || !box.width || !box.height || style.visibility === 'hidden') continue;
+    if (!node.data.trim() || el.closest(skipped)) continue;
+    if (!box.width || !box.height || style.visibility === 'hidden') continue;
     let layers = [], opacity = 1;
-    for (let at = el; at; at = at.parentElement) { const s = getComputedStyle(at); layers.unshift(parse(s.backgroundColor)); opacity *= Number(s.opacity); }
+    for (let at = el; at; at = at.parentElement) {
+      const s = getComputedStyle(at);
+      layers.unshift(parse(s.backgroundColor));
+      opacity *= Number(s.opacity);
+    }
     if (!opacity) continue;
     const behind = layers.reduce((under, top) => over(top, under), [255, 255, 255, 1]), colour = parse(style.color);
     const front = over([...colour.slice(0, 3), colour[3] * opacity], behind);
     const [a, b] = [light(front), light(behind)].sort((x, y) => y - x), ratio = (a + 0.05) / (b + 0.05);
     const size = parseFloat(style.fontSize), large = size >= 24 || size >= 18.66 && style.fontWeight >= 700;
     const key = [front, behind, large].join();
-    if (ratio < (large ? 3 : 4.5) && !found.has(key)) found.set(key, `${ratio.toFixed(2)}: "${node.data.trim().slice(0, 40)}" in ${el.tagName.toLowerCase()}.${el.className}`);
+    const where = `"${node.data.trim().slice(0, 40)}" in ${el.tagName.toLowerCase()}.${el.className}`;
+    if (ratio < (large ? 3 : 4.5) && !found.has(key)) found.set(key, `${ratio.toFixed(2)}: ${where}`);
   }
   for (const text of document.querySelectorAll('.dmgn-diagram text')) {
-    const box = text.closest('a')?.querySelector('rect.box') ?? text.closest('svg').querySelector('.paper'), fill = parse(getComputedStyle(box).fill);
-    const behind = over(fill, parse(getComputedStyle(document.body).backgroundColor)), front = parse(getComputedStyle(text).fill);
+    const box = text.closest('a')?.querySelector('rect.box') ?? text.closest('svg').querySelector('.paper');
+    const behind = over(parse(getComputedStyle(box).fill), parse(getComputedStyle(document.body).backgroundColor));
+    const front = parse(getComputedStyle(text).fill);
     const [a, b] = [light(front), light(behind)].sort((x, y) => y - x);
     if ((a + 0.05) / (b + 0.05) < 4.5) found.set(text.textContent, `diagram: ${text.textContent}`);
   }
@@ -58,23 +71,29 @@ CONTRAST = r"""() => {
 # What reaches beyond the screen and stands in no frame that scrolls
 OVERFLOW = r"""() => [...document.querySelectorAll('main *, header *, footer *')].filter(el => {
   const box = el.getBoundingClientRect();
-  if (!box.width || !box.height || box.right <= innerWidth + 1 || el.closest('.katex-mathml, .collapse:not(.show), .skip-link')) return false;
-  for (let at = el; at && at !== document.body; at = at.parentElement) if (['auto', 'scroll', 'hidden'].includes(getComputedStyle(at).overflowX)) return false;
+  if (!box.width || !box.height || box.right <= innerWidth + 1) return false;
+  if (el.closest('.katex-mathml, .collapse:not(.show), .skip-link')) return false;
+  for (let at = el; at && at !== document.body; at = at.parentElement)
+    if (['auto', 'scroll', 'hidden'].includes(getComputedStyle(at).overflowX)) return false;
   return true;
 }).map(el => `${el.tagName.toLowerCase()}.${el.className} "${el.textContent.trim().slice(0, 40)}"`).slice(0, 3)"""
 
-EQUATIONS = """() => ({all: document.querySelectorAll('.math').length, set: document.querySelectorAll('.math .katex').length,
+EQUATIONS = """() => ({
+  all: document.querySelectorAll('.math').length,
+  set: document.querySelectorAll('.math .katex').length,
   wrong: [...document.querySelectorAll('.katex-error')].map(e => e.title)})"""
 
 # Markdown or TeX that nobody has rendered
 RAW = r"""() => {
   const found = [], walker = document.createTreeWalker(document.querySelector('main'), NodeFilter.SHOW_TEXT);
+  const markup = /\]\(|:::|\$[^$]*\\|\$[A-Za-z]/, skipped = 'pre, code, svg, script, style, .katex';
   for (let node; node = walker.nextNode();)
-    if (!node.parentElement.closest('pre, code, svg, script, style, .katex') && /\]\(|:::|\$[^$]*\\|\$[A-Za-z]/.test(node.data)) found.push(node.data.trim().slice(0, 60));
+    if (!node.parentElement.closest(skipped) && markup.test(node.data)) found.push(node.data.trim().slice(0, 60));
   return found;
 }"""
 
-PICTURES = """() => [...document.querySelectorAll('main img')].filter(i => !i.alt.trim() || !i.naturalWidth || !i.hasAttribute('width') || !i.hasAttribute('height'))
+PICTURES = """() => [...document.querySelectorAll('main img')]
+  .filter(i => !i.alt.trim() || !i.naturalWidth || !i.hasAttribute('width') || !i.hasAttribute('height'))
   .map(i => `alt="${i.alt}" ${i.naturalWidth} x ${i.naturalHeight}: ${i.src.slice(0, 60)}`)"""
 
 
@@ -103,7 +122,8 @@ def katex(site: Path, request: pytest.FixtureRequest) -> Path:
     folder = Path(request.config.cache.mkdir(f"katex-{version}"))
     if not (folder/"package/dist/katex.min.js").exists():
         try:
-            with urlopen(f"https://registry.npmjs.org/katex/-/katex-{version}.tgz", timeout=120) as answer: packed = answer.read()
+            with urlopen(f"https://registry.npmjs.org/katex/-/katex-{version}.tgz", timeout=120) as answer:
+                packed = answer.read()
         except OSError as error: pytest.skip(f"could not get katex@{version}: {error}")
         with tarfile.open(fileobj=io.BytesIO(packed)) as archive: archive.extractall(folder, filter="data")
     return folder/"package/dist"
@@ -127,7 +147,8 @@ def address(site: Path) -> Iterator[str]:
 def chromium() -> Iterator:
     "A browser, with a profile of its own."
     playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
-    found = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
+    found = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))),
+                 None)
     if not found: pytest.skip("needs Chromium")
     with playwright.sync_playwright() as running:
         browser = running.chromium.launch(executable_path=found, args=FLAGS)
@@ -137,7 +158,7 @@ def chromium() -> Iterator:
 
 @pytest.fixture(scope="module")
 def opened(chromium, address: str, katex: Path) -> Iterator[Callable]:
-    "`opened(page, size)`: a page of the site in a tab; KaTeX comes from the local copy, and nothing else from elsewhere."
+    "`opened(page, size)`: a page of the site in a tab; KaTeX comes from the local copy, nothing else from elsewhere."
     context = chromium.new_context(viewport=DESKTOP, color_scheme="light", reduced_motion="reduce")
     context.set_default_timeout(120_000)
 
@@ -165,12 +186,16 @@ def seen(opened: Callable) -> dict[str, dict]:
     tab, found = opened("index.html"), {}
     for name in PAGES:
         said: list[str] = []
-        listeners = {"console": lambda m: said.append(m.text) if m.type == "error" else None, "pageerror": lambda e: said.append(str(e)),
-                     "requestfailed": lambda r: said.append(f"{r.failure}: {r.url}") if r.failure != "net::ERR_ABORTED" else None}  # aborted: we went on
+        def failed(request) -> None:
+            if request.failure == "net::ERR_ABORTED": return  # we went on
+            said.append(f"{request.failure}: {request.url}")
+        listeners = {"console": lambda m: said.append(m.text) if m.type == "error" else None,
+                     "pageerror": lambda e: said.append(str(e)), "requestfailed": failed}
         for event, listener in listeners.items(): tab.on(event, listener)
         tab.emulate_media(color_scheme="light")
         opened(name, tab=tab)
-        page = {"title": tab.title(), "equations": tab.evaluate(EQUATIONS), "pictures": tab.evaluate(PICTURES), "raw": tab.evaluate(RAW), "light": tab.evaluate(CONTRAST)}
+        page = {"title": tab.title(), "equations": tab.evaluate(EQUATIONS), "pictures": tab.evaluate(PICTURES),
+                "raw": tab.evaluate(RAW), "light": tab.evaluate(CONTRAST)}
         tab.emulate_media(color_scheme="dark")
         tab.wait_for_function("document.documentElement.classList.contains('quarto-dark')")
         page["dark"] = tab.evaluate(CONTRAST)
@@ -197,7 +222,8 @@ def test_every_page_loads_without_an_error(seen: dict[str, dict]):
 def test_every_equation_is_set(seen: dict[str, dict]):
     assert not [f"{name}: {wrong}" for name, page in seen.items() for wrong in page["equations"]["wrong"]]
     assert not [name for name, page in seen.items() if page["equations"]["all"] != page["equations"]["set"]]
-    with_equations = {path.with_suffix(".html").as_posix() for path in NOTEBOOKS if "$$" in (ROOT/"nbs"/path).read_text(encoding="utf-8")}
+    with_equations = {path.with_suffix(".html").as_posix()
+                      for path in NOTEBOOKS if "$$" in (ROOT/"nbs"/path).read_text(encoding="utf-8")}
     assert len(with_equations) > 5 and not [name for name in with_equations if not seen[name]["equations"]["set"]]
 
 
@@ -222,13 +248,16 @@ def sidebar_pages(
     contents: list,  # Of the sidebar in _quarto.yml
 ) -> list[str]:  # Pages, in order
     "The pages that the sidebar should lead to."
-    return [page for item in contents for page in (sidebar_pages(item["contents"]) if isinstance(item, dict) else [item.replace(".ipynb", ".html")])]
+    def pages(item) -> list[str]:
+        return sidebar_pages(item["contents"]) if isinstance(item, dict) else [item.replace(".ipynb", ".html")]
+    return [page for item in contents for page in pages(item)]
 
 
 def test_the_sidebar_leads_to_every_page_in_order(opened: Callable, address: str):
     tab = opened("experiments/00_experiments.html")
     links = tab.locator("#quarto-sidebar a.sidebar-link[href$='.html']").evaluate_all("links => links.map(a => a.href)")
-    assert [link.removeprefix(f"{address}/") for link in links] == sidebar_pages(CONFIG["website"]["sidebar"]["contents"])
+    assert [link.removeprefix(f"{address}/")
+            for link in links] == sidebar_pages(CONFIG["website"]["sidebar"]["contents"])
     tab.get_by_role("link", name="Residual Deep-Masking Cell").first.click()
     tab.wait_for_url("**/04_rdmc.html")
     assert tab.locator("#quarto-sidebar [aria-current=page]").inner_text() == tab.locator("h1").inner_text()
@@ -245,14 +274,17 @@ def test_on_a_telephone_the_sidebar_opens_and_closes(opened: Callable):
     tab.close()
 
 
-@pytest.mark.parametrize("words, page", [("hinge_loss", "17_losses.html"), ("hypercolumn", "02_hypercolumn.html"), ("dark channel", "14_classical.html")])
+@pytest.mark.parametrize("words, page",
+                         [("hinge_loss", "17_losses.html"), ("hypercolumn", "02_hypercolumn.html"),
+                          ("dark channel", "14_classical.html")])
 def test_search_finds(opened: Callable, words: str, page: str):
     tab = opened("index.html")
     tab.keyboard.press("/")
     tab.keyboard.type(words)
     first = tab.locator(".search-result").first
     first.wait_for()
-    found = tab.locator(".search-result").evaluate_all("links => links.map(a => a.getAttribute('href').replace(/^\\.\\//, ''))")
+    found = tab.locator(".search-result").evaluate_all(
+        "links => links.map(a => a.getAttribute('href').replace(/^\\.\\//, ''))")
     assert any(link.startswith(page) for link in found[:3]), found
     tab.keyboard.press("Enter")
     tab.wait_for_url(f"**/{found[0]}")
@@ -270,7 +302,8 @@ def test_the_keyboard_reaches_the_content_and_shows_where_it_is(opened: Callable
     for _ in range(6):
         tab.keyboard.press("Tab")
         seen.append(tab.evaluate("""() => { const el = document.activeElement, style = getComputedStyle(el);
-            return [!!el.closest('main'), style.outlineStyle !== 'none' || style.boxShadow !== 'none', el.textContent.trim()]; }"""))
+            const visible = style.outlineStyle !== 'none' || style.boxShadow !== 'none';
+            return [!!el.closest('main'), visible, el.textContent.trim()]; }"""))
     assert all(inside and visible for inside, visible, _ in seen), seen
     assert "Open in Colab" in [text for *_, text in seen]
     tab.close()
@@ -278,7 +311,8 @@ def test_the_keyboard_reaches_the_content_and_shows_where_it_is(opened: Callable
 
 def test_what_scrolls_sideways_can_be_reached_with_the_keyboard(opened: Callable):
     tab = opened("04_rdmc.html", PHONE)
-    scrolling = tab.locator("main pre, main table").evaluate_all("all => all.filter(el => el.scrollWidth > el.clientWidth).map(el => el.tabIndex)")
+    scrolling = tab.locator("main pre, main table").evaluate_all(
+        "all => all.filter(el => el.scrollWidth > el.clientWidth).map(el => el.tabIndex)")
     assert scrolling and set(scrolling) == {0}
     tab.close()
 
@@ -312,7 +346,8 @@ def test_the_diagram_on_the_home_page_leads_to_the_notebooks(opened: Callable, r
     tab = opened("index.html", PHONE)
     diagram = tab.locator("svg.dmgn-diagram")
     assert "Refining generator leads to restored background B" in diagram.locator("desc").text_content()
-    letters = tab.evaluate("Math.min(...[...document.querySelectorAll('.dmgn-diagram text')].map(t => t.getBoundingClientRect().height))")
+    letters = tab.evaluate(
+        "Math.min(...[...document.querySelectorAll('.dmgn-diagram text')].map(t => t.getBoundingClientRect().height))")
     assert letters > 10, "too small to be read on a telephone"
     diagram.locator("text", has_text="Channel attention").click()
     tab.wait_for_url("**/05_aca.html")
@@ -322,8 +357,14 @@ def test_the_diagram_on_the_home_page_leads_to_the_notebooks(opened: Callable, r
 def test_the_diagram_of_the_home_page_is_the_network_as_it_is_now():
     from dmgn.diagram import architecture
     cells = json.loads((ROOT/"nbs/index.ipynb").read_text(encoding="utf-8"))["cells"]
-    shown = ["".join(out["data"].get("text/html", "")) for cell in cells for out in cell.get("outputs", []) if "data" in out]
+    shown = ["".join(out["data"].get("text/html", "")) for cell in cells
+             for out in cell.get("outputs", []) if "data" in out]
     assert architecture() in shown, "run index.ipynb, then `make prepare`"
+
+
+def has_anchor(page: Path, anchor: str) -> bool:
+    "Whether a link can lead to a place on a page."
+    return f'id="{unquote(anchor)}"' in page.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -335,8 +376,8 @@ def test_no_link_is_broken(site: Path, name: str):
         if re.match(r"[a-z]+:|//", target): continue
         file = (page.parent/unquote(target)).resolve() if target else page
         if file.is_dir(): file = file/"index.html"
-        if not file.is_file(): broken.append(link)
-        elif anchor and file.suffix == ".html" and f'id="{unquote(anchor)}"' not in file.read_text(encoding="utf-8"): broken.append(link)
+        found = file.is_file() and (not anchor or file.suffix != ".html" or has_anchor(file, anchor))
+        if not found: broken.append(link)
     assert not broken
 
 
@@ -351,7 +392,8 @@ def test_every_notebook_opens_in_colab_and_shows_its_source(site: Path, path: Pa
 
 def test_pages_link_to_each_other_and_not_to_the_published_site(site: Path):
     own = CONFIG["website"]["site-url"]
-    links = [(page.name, link) for page in site.rglob("*.html") for link in re.findall(r'<a [^>]*href="([^"]+)"', page.read_text(encoding="utf-8"))]
+    links = [(page.name, link) for page in site.rglob("*.html")
+             for link in re.findall(r'<a [^>]*href="([^"]+)"', page.read_text(encoding="utf-8"))]
     assert not [(page, link) for page, link in links if link.startswith(f"{own}/")]
 
 
@@ -364,11 +406,13 @@ def test_icon_and_card(site: Path):
     assert Image.open(io.BytesIO((site/"images/social-card.jpg").read_bytes())).size == (1200, 630)
 
 
-FOR_QUARTO = ("format.html.grid is ignored", "format.html.respect-user-color-scheme is ignored")  # styles.css and smalldocs do the same
+# styles.css and smalldocs do the same
+FOR_QUARTO = ("format.html.grid is ignored", "format.html.respect-user-color-scheme is ignored")
 
 
 def test_smalldocs_finds_nothing_to_complain_of(site: Path):
-    done = subprocess.run([Path(sys.executable).with_name("smalldocs"), "check", PROCESSED], capture_output=True, text=True)
+    done = subprocess.run([Path(sys.executable).with_name("smalldocs"), "check", PROCESSED], capture_output=True,
+                          text=True)
     said = [line.strip() for line in done.stdout.splitlines() if line.strip()]
     assert sorted(said) == sorted(FOR_QUARTO), done.stdout + done.stderr
 

@@ -63,7 +63,8 @@ def test_photographs_of_every_size_can_be_used_whole(task: str, shared: Callable
 
 def test_worker_processes_started_afresh_draw_what_this_process_draws():
     photographs = [path for path in images_in(EXAMPLES) if "_" not in path.stem]
-    data = ConcatDataset([SyntheticPairs(photographs, synthesise, crops(48), seed=3) for synthesise in (task.synthesise for task in TASKS.values())])
+    data = ConcatDataset([SyntheticPairs(photographs, synthesise, crops(48), seed=3)
+                          for synthesise in (task.synthesise for task in TASKS.values())])
     loader = DataLoader(data, batch_size=1, num_workers=2, multiprocessing_context="spawn")
     for here, there in zip([data[i] for i in range(len(data))], loader, strict=True):
         for a, b in zip(here, there, strict=True): assert torch.equal(a, b[0])

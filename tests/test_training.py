@@ -1,17 +1,18 @@
 "Runs that are killed, shared between processes, out of disk space, or broken."
 import os
 import random
-import resource
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-import small_run
 import torch
 
+import small_run
 from dmgn.training import Run, load_checkpoint, make_accelerator, save_checkpoint, train
 
 SCRIPT = Path(small_run.__file__)
@@ -34,20 +35,32 @@ def free_port() -> int:
         return s.getsockname()[1]
 
 
+@contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    "No file may grow beyond a size, as if the disk were full."
+    resource = pytest.importorskip("resource", reason="needs limits as POSIX has them")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try: yield
+    finally: resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
 def test_killed_and_resumed_is_the_same_bit_for_bit(tmp_path: Path):
     small_run.run(tmp_path/"whole")
     step = random.Random().randrange(1, 8)
     process = subprocess.Popen([sys.executable, SCRIPT, "train", tmp_path/"cut"], env=ENVIRONMENT)
     while process.poll() is None:
         time.sleep(0.01)
-        if (tmp_path/"cut/checkpoint.pt").exists() and checkpoint(tmp_path/"cut")["progress"]["step"] >= step: process.kill()
+        if (tmp_path/"cut/checkpoint.pt").exists() and checkpoint(tmp_path/"cut")["progress"]["step"] >= step:
+            process.kill()
     reached = checkpoint(tmp_path/"cut")["progress"]["step"]
-    assert process.returncode == -9 and reached < 8, f"killed too late, after step {reached}"
+    assert process.returncode != 0 and reached < 8, f"killed too late, after step {reached}"
     small_run.run(tmp_path/"cut", resume=True)
     whole, cut = checkpoint(tmp_path/"whole"), checkpoint(tmp_path/"cut")
     for state in (whole, cut): state["progress"].pop("seconds")
     assert whole["progress"] == cut["progress"] and whole["progress"]["step"] == 8
-    for part in ("model", "average", "discriminator", "generator optimizer", "discriminator optimizer", "generator schedule"):
+    for part in ("model", "average", "discriminator", "generator optimizer", "discriminator optimizer",
+                 "generator schedule"):
         assert same(whole[part], cut[part]), f"{part} differs after a kill at step {reached}"
 
 
@@ -58,7 +71,8 @@ def test_two_processes_are_one_with_twice_the_batch(tmp_path: Path):
     one, two = (torch.load(tmp_path/f"{name}.pt", weights_only=True) for name in ("one", "two"))
     assert (one.pop("processes"), two.pop("processes")) == (1, 2)
     assert one.keys() == two.keys() and len(one) > 20
-    for name in one: torch.testing.assert_close(two[name], one[name], rtol=1e-4, atol=1e-6, msg=lambda m: f"{name}: {m}")
+    for name in one:
+        torch.testing.assert_close(two[name], one[name], rtol=1e-4, atol=1e-6, msg=lambda m: f"{name}: {m}")
 
 
 def test_a_failed_save_leaves_the_checkpoint_before(tmp_path: Path):
@@ -67,11 +81,8 @@ def test_a_failed_save_leaves_the_checkpoint_before(tmp_path: Path):
     save_checkpoint(run, tmp_path/"checkpoint.pt")
     before = (tmp_path/"checkpoint.pt").read_bytes()
     run.progress["step"] = 5
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, limits[1])) # no file may grow beyond: like a full disk
-    try:
-        with pytest.raises(OSError, match="cannot write .*checkpoint.pt"): save_checkpoint(run, tmp_path/"checkpoint.pt")
-    finally: resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    with largest_file(len(before) // 2), pytest.raises(OSError, match=r"cannot write .*checkpoint.pt"):
+        save_checkpoint(run, tmp_path/"checkpoint.pt")
     assert (tmp_path/"checkpoint.pt").read_bytes() == before and list(tmp_path.glob("*")) == [tmp_path/"checkpoint.pt"]
     load_checkpoint(run, tmp_path/"checkpoint.pt")
     assert run.progress["step"] == 0
@@ -89,8 +100,8 @@ def test_a_checkpoint_that_may_not_be_read_is_not_called_broken(tmp_path: Path, 
     with pytest.raises(ValueError, match="is not a checkpoint of a run"): load_checkpoint(run, tmp_path/"checkpoint.pt")
 
 
-def test_training_without_anything_kept_apart_is_refused(tmp_path: Path):
-    with pytest.raises(ValueError, match="at least one pair kept apart"): train(small_run.network(), small_run.data(), [], tmp_path/"run", small_run.config())
+def test_training_without_validation_pairs_is_refused(tmp_path: Path):
+    with pytest.raises(ValueError, match="at least one validation pair"): train(small_run.network(), small_run.data(), [], tmp_path/"run", small_run.config())
     assert not (tmp_path/"run").exists()
 
 

@@ -14,14 +14,17 @@ import pytest
 from PIL import Image
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-MISSING = [name for name in ("playwright", "jupyterlab", "ipywidgets", "ipykernel") if importlib.util.find_spec(name) is None]
+MISSING = [name for name in ("playwright", "jupyterlab", "ipywidgets", "ipykernel")
+           if importlib.util.find_spec(name) is None]
 if MISSING or CHROMIUM is None:
-    pytest.skip(f"needs {', '.join([*MISSING, *([] if CHROMIUM else ['chromium'])])}, not on this machine", allow_module_level=True)
+    pytest.skip(f"needs {', '.join([*MISSING, *([] if CHROMIUM else ['chromium'])])}, not on this machine",
+                allow_module_level=True)
 
 from playwright.sync_api import Browser, Locator, Page, sync_playwright  # noqa: E402
 
 PATIENCE = 300_000  # milliseconds; a quiet machine needs a few seconds
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+         "--disable-component-update", "--disable-sync"]
 METHODS = ["plain method", "median method", "blurred method", "other method"]
 
 # The study is a file of its own, so that the names of the methods are nowhere in the notebook
@@ -29,7 +32,8 @@ STUDY = f"""
 from PIL import ImageFilter
 from dmgn.images import example
 from dmgn.experiments.preferences import apply_methods
-filters = [lambda p: p, lambda p: p.filter(ImageFilter.MedianFilter(5)), lambda p: p.filter(ImageFilter.GaussianBlur(2)), lambda p: p.rotate(180)]
+filters = [lambda p: p, lambda p: p.filter(ImageFilter.MedianFilter(5)),
+           lambda p: p.filter(ImageFilter.GaussianBlur(2)), lambda p: p.rotate(180)]
 photographs = {{name: example(name)[0].resize((120, 80)) for name in ("cat", "coffee")}}
 samples = apply_methods(photographs, dict(zip({METHODS}, filters)))
 """
@@ -54,7 +58,8 @@ Ranking(samples, "Ada", "votes.jsonl")
 
 def notebook(sources: list[str]) -> dict[str, Any]:
     "A notebook of code cells that were not run."
-    cells = [{"id": f"c{n}", "cell_type": "code", "source": source.strip(), "metadata": {}, "outputs": [], "execution_count": None} for n, source in enumerate(sources)]
+    cells = [{"id": f"c{n}", "cell_type": "code", "source": source.strip(), "metadata": {}, "outputs": [],
+              "execution_count": None} for n, source in enumerate(sources)]
     kernel = {"kernelspec": {"display_name": "python3", "language": "python", "name": "python3"}}
     return {"cells": cells, "metadata": kernel, "nbformat": 4, "nbformat_minor": 5}
 
@@ -76,11 +81,14 @@ def lab(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Iterator[tuple[
     (folder/"widgets.ipynb").write_text(json.dumps(notebook(CELLS.split("---"))))
     places = {f"JUPYTER_{name}_DIR": str(home/name.lower()) for name in ("CONFIG", "DATA", "RUNTIME")}
     places |= {f"JUPYTERLAB_{name}_DIR": str(home/name.lower()) for name in ("SETTINGS", "WORKSPACES")}
-    env = os.environ | places | {"HOME": str(home), "IPYTHONDIR": str(home/"ipython"), "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
-    options = ["--no-browser", "--ip=127.0.0.1", "--port=0", "--allow-root", f"--ServerApp.root_dir={folder}", "--IdentityProvider.token=only-for-this-test",
+    env = os.environ | places | {"HOME": str(home), "IPYTHONDIR": str(home/"ipython"), "PYTHONPATH": str(root),
+                                 "OMP_NUM_THREADS": "1"}
+    options = ["--no-browser", "--ip=127.0.0.1", "--port=0", "--allow-root", f"--ServerApp.root_dir={folder}",
+               "--IdentityProvider.token=only-for-this-test",
                "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
     with (home/"log").open("w") as log:
-        server = subprocess.Popen([sys.executable, "-m", "jupyterlab", *options], cwd=folder, env=env, stdout=log, stderr=subprocess.STDOUT)
+        server = subprocess.Popen([sys.executable, "-m", "jupyterlab", *options], cwd=folder, env=env, stdout=log,
+                                  stderr=subprocess.STDOUT)
     try:
         yield folder, address(server, home)
     finally:
@@ -101,7 +109,7 @@ def address(server: subprocess.Popen, home: Path) -> str:
 
 
 def run_all(browser: Browser, address: str, cells: int) -> Page:
-    "A notebook in which Run All Cells was chosen; the window is tall enough for JupyterLab to keep every cell on the page."
+    "A notebook in which Run All Cells was chosen; so tall a window that JupyterLab keeps every cell on the page."
     page = browser.new_page(viewport={"width": 1300, "height": 4000})
     page.set_default_timeout(PATIENCE)
     page.goto(address)
@@ -162,7 +170,8 @@ def test_the_slider_moves_the_picture(page: Page):
     page.mouse.move(x, y, steps=5)
     page.mouse.up()
     assert abs(int(frame.get_by_role("slider").input_value()) - 25) <= 1
-    assert page.locator(".dmgn-frame img").evaluate_all("all => all.map(i => [i.alt, i.complete && i.naturalWidth])") == [
+    images = page.locator(".dmgn-frame img")
+    assert images.evaluate_all("all => all.map(i => [i.alt, i.complete && i.naturalWidth])") == [
         ["A cat in the rain, before", 120], ["A cat in the rain, after", 120]]
 
 
@@ -220,7 +229,8 @@ def test_a_subject_ranks_a_sample_with_mouse_and_keyboard(page: Page, lab: tuple
 
 
 def test_a_photograph_of_ones_own_is_restored(browser: Browser, lab: tuple[Path, str], root: Path, tmp_path: Path):
-    code = [cell for cell in json.loads((root/"nbs/tutorials/quickstart.ipynb").read_text())["cells"] if cell["cell_type"] == "code"]
+    code = [cell for cell in json.loads((root/"nbs/tutorials/quickstart.ipynb").read_text())["cells"]
+            if cell["cell_type"] == "code"]
     sources = ["".join(cell["source"]) for cell in code]
     wanted = sources[:next(n for n, source in enumerate(sources) if "FileUpload" in source) + 1]
     (lab[0]/"quickstart.ipynb").write_text(json.dumps(notebook(wanted)))
@@ -235,7 +245,8 @@ def test_a_photograph_of_ones_own_is_restored(browser: Browser, lab: tuple[Path,
     (tmp_path/"broken.png").write_bytes(b"not a photograph")
     choose(tmp_path/"broken.png")
     page.get_by_text("the file is no photograph").wait_for()
-    with Image.open(root/"dmgn/examples/cat_rain.png") as photograph: photograph.resize((120, 80)).save(tmp_path/"mine.jpg")
+    with Image.open(root/"dmgn/examples/cat_rain.png") as photograph:
+        photograph.resize((120, 80)).save(tmp_path/"mine.jpg")
     choose(tmp_path/"mine.jpg")
     link = page.get_by_role("link", name="Save the restored photograph")
     with page.expect_download() as download:
@@ -248,19 +259,22 @@ def test_a_photograph_of_ones_own_is_restored(browser: Browser, lab: tuple[Path,
 
 def outputs_of(path: Path) -> list[dict[str, Any]]:
     "What the cells of a notebook show."
-    return [output["data"] for cell in json.loads(path.read_text())["cells"] for output in cell.get("outputs", []) if "data" in output]
+    return [output["data"] for cell in json.loads(path.read_text())["cells"]
+            for output in cell.get("outputs", []) if "data" in output]
 
 
 def test_what_is_committed_needs_no_kernel(root: Path):
     for name in ("24_widgets", "experiments/05_table4_preferences"):
         stored = outputs_of(root/"nbs"/f"{name}.ipynb")
-        assert not [mime for data in stored for mime in data if "widget" in mime], "a site without a kernel shows a widget that does not answer"
+        widgets = [mime for data in stored for mime in data if "widget" in mime]
+        assert not widgets, "a site without a kernel shows a widget that does not answer"
         assert [data for data in stored if "image/png" in data], "pictures stand in for the controls"
 
 
 @pytest.mark.parametrize("scripts", [True, False], ids=["with scripts", "without scripts"])
 def test_the_slider_of_the_site_works_without_a_kernel(browser: Browser, root: Path, scripts: bool):
-    html = next("".join(data["text/html"]) for data in outputs_of(root/"nbs/24_widgets.ipynb") if "dmgn-compare" in "".join(data.get("text/html", "")))
+    html = next("".join(data["text/html"]) for data in outputs_of(root/"nbs/24_widgets.ipynb")
+                if "dmgn-compare" in "".join(data.get("text/html", "")))
     context = browser.new_context(java_script_enabled=scripts, viewport={"width": 800, "height": 500})
     page = context.new_page()
     page.set_default_timeout(PATIENCE)

@@ -58,12 +58,14 @@ def problems() -> list[str]:  # One line a file
         run("nbdev_export", copy)
         run("nbdev_clean", copy)
         names = {path.relative_to(root) for root in (ROOT, copy) for path in modules(root)}
-        names |= {path.relative_to(copy) for path in (copy/"nbs").rglob("*.ipynb")} | {Path("dmgn/__init__.py"), Path("pyproject.toml")}
+        names |= {path.relative_to(copy) for path in (copy/"nbs").rglob("*.ipynb")}
+        names |= {Path("dmgn/__init__.py"), Path("pyproject.toml")}
         expected = {name: (copy/name).read_bytes() if (copy/name).exists() else None for name in names}
     files = readme(ROOT)
-    expected |= {Path(name): content for name, content in files.items()} | {path: None for path in left_over(ROOT, files)}
+    expected |= {Path(name): content for name, content in files.items()} | dict.fromkeys(left_over(ROOT, files))
     found = {name: difference(ROOT/name, want) for name, want in expected.items()}
-    return [f"{name}: {'is not clean' if name.suffix == '.ipynb' else what}" for name, what in sorted(found.items()) if what]
+    return [f"{name}: {'is not clean' if name.suffix == '.ipynb' else what}"
+            for name, what in sorted(found.items()) if what]
 
 
 if __name__ == "__main__":

@@ -23,7 +23,8 @@ def card(
     axes.axvline(600, color="white", linewidth=3)
     axes.axis("off")
     figure.text(0.03, 0.105, "DMGN", color="white", fontsize=34, weight="bold", va="center")
-    figure.text(0.2, 0.105, "Removes reflections, rain and haze,\nwith a network you can read", color="white", fontsize=22, va="center")
+    figure.text(0.2, 0.105, "Removes reflections, rain and haze,\nwith a network you can read", color="white",
+                fontsize=22, va="center")
     figure.savefig(path, pil_kwargs={"quality": 82})
 
 

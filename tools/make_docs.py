@@ -1,5 +1,6 @@
 "Builds the site into _docs/ offline: nbdev processes the notebooks, smalldocs renders them with _quarto.yml."
 import base64
+import os
 import re
 import shutil
 import struct
@@ -13,7 +14,7 @@ from nbdev.serve import proc_nbs
 PICTURE = re.compile(r'<img (?![^>]*\bwidth=)([^>]*?)src="data:image/png;base64,([^"]+)"')
 ICONS = re.compile(r'(<i class="bi[^"]*"(?: [\w-]+="[^"]*")*?) role="img"')
 
-CARD = re.compile(r'(<meta (?:property="og|name="twitter):image" content="https://[^"]*?)/(?:tutorials|experiments)/(images/)')
+CARD = re.compile(r'(<meta (?:property="og|name="twitter):image" content="[^"]*?)/(?:tutorials|experiments)/(images/)')
 
 FONTS = re.compile(r'@import url\([^)]*\);?')  # A theme's own letters: the system's do, and no third party is asked
 
@@ -29,7 +30,7 @@ def sized(
 def polish(
     site: Path,  # The rendered site
 ) -> None:
-    "What smalldocs leaves out: sizes of pictures, the one card for pages in folders, that an icon beside a text or a label is decoration, and letters that need no network."
+    "What smalldocs leaves out: sizes of pictures, one card, icons as decoration, letters without a network."
     for page in site.rglob("*.html"):
         text = PICTURE.sub(sized, page.read_text(encoding="utf-8"))
         text = CARD.sub(r"\1/\2", text)
@@ -41,7 +42,8 @@ def polish(
 def main() -> None:
     "Process, render, and put the site where nbdev puts it."
     config = get_config()
-    processed = proc_nbs(force=True)
+    os.chdir(config.config_path)  # nbdev leaves out what lies in a folder with a dot, were it one above the project
+    processed = proc_nbs(config.nbs_path.relative_to(config.config_path), force=True)
     smalldocs = Path(sys.executable).with_name("smalldocs")
     if not smalldocs.exists(): sys.exit("smalldocs is not installed: it needs Python 3.11 or newer")
     if code := subprocess.run([smalldocs, "render", processed]).returncode: sys.exit(code)

@@ -1,4 +1,4 @@
-"Makes dmgn/examples: photographs of scikit-image, reduced, and the same with noise of our own: python tools/make_examples.py [FOLDER]"
+"Makes dmgn/examples, photographs of scikit-image without and with noise: python tools/make_examples.py [FOLDER]"
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -15,7 +15,6 @@ from dmgn.files import EXAMPLES
 from dmgn.haze import HazeParameters, add_haze, random_depth
 from dmgn.rain import RainParameters, add_rain
 from dmgn.reflection import ReflectionParameters, add_reflection
-
 
 @dataclass(frozen=True)
 class Recipe:
@@ -34,15 +33,18 @@ RECIPES = {
         haze=(59, HazeParameters(beta=0.14, airlight=(0.8, 0.82, 0.85)))),
     "coffee": Recipe(data.coffee, (328, 218),
         rain=(2, RainParameters(density=0.2, length=26, sigma=0.8, opacity=0.45, angle=8, layers=2)),
-        reflection=("astronaut", ReflectionParameters(sigma=1.5, strength=0.35, ghost=0.3, ghost_shift=(2, 5), tint=(0.95, 1.0, 1.05))),
+        reflection=("astronaut", ReflectionParameters(sigma=1.5, strength=0.35, ghost=0.3, ghost_shift=(2, 5),
+                                                      tint=(0.95, 1.0, 1.05))),
         haze=(59, HazeParameters(beta=0.11, airlight=(0.82, 0.82, 0.82)))),
     "astronaut": Recipe(data.astronaut, (272, 272),
         rain=(3, RainParameters(density=0.2, length=18, sigma=0.65, opacity=0.45, angle=20)),
-        reflection=("cat", ReflectionParameters(sigma=1.8, strength=0.5, transmission=0.92, spread=0.7, centre=(0.6, 0.7))),
+        reflection=("cat", ReflectionParameters(sigma=1.8, strength=0.5, transmission=0.92, spread=0.7,
+                                                centre=(0.6, 0.7))),
         haze=(52, HazeParameters(beta=0.12, airlight=(0.8, 0.81, 0.83)))),
 }
 SOURCES = {
-    "cat": "`chelsea`: Chelsea the cat. Photographer: Stefan van der Walt. [CC0](https://creativecommons.org/publicdomain/zero/1.0/).",
+    "cat": "`chelsea`: Chelsea the cat. Photographer: Stefan van der Walt. "
+           "[CC0](https://creativecommons.org/publicdomain/zero/1.0/).",
     "coffee": "`coffee`: a coffee cup, courtesy of Pikolo Espresso Bar. Photographer: Rachel Michetti. "
               "[CC0](https://creativecommons.org/publicdomain/zero/1.0/).",
     "astronaut": "`astronaut`: the astronaut Eileen Collins. Photographer: NASA, from its "
@@ -52,9 +54,12 @@ INTRODUCTION = """# The example photographs
 
 Written by `python tools/make_examples.py`, like the photographs themselves.
 
-Each `NAME.png` is a photograph that [scikit-image](https://scikit-image.org/docs/stable/api/skimage.data.html) ships, reduced with Pillow's
-Lanczos filter; the licences are those that scikit-image states. `NAME_rain.png`, `NAME_reflection.png` and `NAME_haze.png` are the same with
-noise drawn by `dmgn.synthesis`, and are under the same terms; in a `NAME_reflection.png` that goes for the reflected photograph, too.
+Each `NAME.png` is a photograph that [scikit-image](https://scikit-image.org/docs/stable/api/skimage.data.html) ships, \
+reduced with Pillow's
+Lanczos filter; the licences are those that scikit-image states. `NAME_rain.png`, \
+`NAME_reflection.png` and `NAME_haze.png` are the same with
+noise drawn by `dmgn.synthesis`, and are under the same terms; \
+in a `NAME_reflection.png` that goes for the reflected photograph, too.
 """
 
 
@@ -79,7 +84,8 @@ def make(
     mixtures = {"_rain": add_rain(background, seeded(recipe.rain[0]), recipe.rain[1]),
                 "_reflection": add_reflection(background, reflected, seeded(0), window),
                 "_haze": add_haze(background, seeded(0), depth, recipe.haze[1])}
-    drawn = {ending: Image.fromarray((mixture * 255).round().byte().permute(1, 2, 0).numpy()) for ending, (mixture, _) in mixtures.items()}
+    drawn = {ending: Image.fromarray((mixture * 255).round().byte().permute(1, 2, 0).numpy())
+             for ending, (mixture, _) in mixtures.items()}
     return {"": clean} | drawn
 
 
@@ -95,7 +101,8 @@ def terms(
 ) -> str: # Markdown
     "Source, licence, and how its noise was made"
     recipe = RECIPES[name]
-    (width, height), (rain_seed, rain), (other, window), (haze_seed, haze) = recipe.size, recipe.rain, recipe.reflection, recipe.haze
+    (width, height), (rain_seed, rain) = recipe.size, recipe.rain
+    (other, window), (haze_seed, haze) = recipe.reflection, recipe.haze
     return f"""## {name}
 
 - Source: {SOURCES[name]}

@@ -75,7 +75,8 @@ def cell_texts(
     source = re.sub(r"^#\|.*\n?", "", cell.source, flags=re.MULTILINE).strip()
     texts = [] if said.get("echo") == "false" or not source else [fenced(source, "python")]
     if said.get("output") == "false": return texts
-    return texts + [output_text(output, f"{name}_files/{index}-{i}", pictures, said) for i, output in enumerate(cell.outputs)]
+    return texts + [output_text(output, f"{name}_files/{index}-{i}", pictures, said)
+                    for i, output in enumerate(cell.outputs)]
 
 
 def readme(
@@ -91,7 +92,8 @@ def readme(
     texts.insert(1, NOTICE.format(name=path.name))
     text = "\n\n".join(from_root(text, path.parent, root) for text in texts if text)
     beside = path.parent.relative_to(root)
-    return {"README.md": (text + "\n").encode(), **{(beside/name).as_posix(): content for name, content in pictures.items()}}
+    return {"README.md": (text + "\n").encode(),
+            **{(beside/name).as_posix(): content for name, content in pictures.items()}}
 
 
 def left_over(
@@ -100,7 +102,8 @@ def left_over(
 ) -> list[Path]:  # Relative to the project
     "Pictures that README.md showed once."
     folders = {(root/name).parent for name in files if name != "README.md"}
-    return [path.relative_to(root) for folder in sorted(folders) if folder.is_dir() for path in sorted(folder.iterdir()) if path.relative_to(root).as_posix() not in files]
+    return [path.relative_to(root) for folder in sorted(folders) if folder.is_dir()
+            for path in sorted(folder.iterdir()) if path.relative_to(root).as_posix() not in files]
 
 
 if __name__ == "__main__":

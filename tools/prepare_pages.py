@@ -1,4 +1,4 @@
-"Run before Quarto or smalldocs renders what nbdev put into _proc (`pre-render` of _quarto.yml): pages keep their numbers, link to each other, and say where to open and read them."
+"Readies what nbdev put into _proc (`pre-render` of _quarto.yml): names, links between pages, to Colab and source."
 import json
 import os
 import re
@@ -22,7 +22,8 @@ def headings(
 ) -> set[str]:  # In lower case, as the anchors are
     "What nbdev's links can point at in a notebook: the names that it shows the documentation of."
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    texts = ["".join(output.get("data", {}).get("text/markdown", "")) for cell in cells for output in cell.get("outputs", [])]
+    texts = ["".join(output.get("data", {}).get("text/markdown", "")) for cell in cells
+             for output in cell.get("outputs", [])]
     return {name.lower() for text in texts for name in re.findall(r"^### ([\w.]+)", text, flags=re.MULTILINE)}
 
 
@@ -32,12 +33,13 @@ def linked(
     pages: dict[str, tuple[Path, set[str]]],  # Notebook and its headings, by the address that nbdev gives it
     site: str,  # Where nbdev's links say the site is
 ) -> str:  # The same notebook
-    "Point nbdev's links to this package's own pages at the files beside them; a method without a heading is found at its class."
+    "Point nbdev's links to this package's pages at the files beside them; a method without heading leads to its class."
     def local(match: re.Match) -> str:
         if match[1] not in pages: return match[0]
         target, known = pages[match[1]]
         anchor = match[2] if match[2] in known else match[2].partition(".")[0]
-        return os.path.relpath(target.with_suffix(".html"), page.parent).replace(os.sep, "/") + (f"#{anchor}" if anchor else "")
+        path = os.path.relpath(target.with_suffix(".html"), page.parent).replace(os.sep, "/")
+        return path + (f"#{anchor}" if anchor else "")
     return re.sub(rf"{re.escape(site)}/([\w/]+\.html)#?([\w.]*)", local, text)
 
 

@@ -12,7 +12,9 @@ from typing import Annotated
 import typer
 
 # %% ../../nbs/23_data_command.ipynb #c006
-data_app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, context_settings={"help_option_names": ["-h", "--help"]},
+data_app = typer.Typer(
+    no_args_is_help=True, add_completion=False, rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
     help="""List, fetch and verify public data sets; find test scenes in training photographs.
 
     \b
@@ -33,7 +35,8 @@ def list_sets() -> None:
     typer.echo(f"{'name':<17}{'task':<12}{'use':<7}{'inputs':<8}{'protocol':<17}{'fetch':<7}description")
     for row in BENCHMARKS.values():
         fetched = "yes" if (row.part or (row.name,))[0] in sets else "-"
-        typer.echo(f"{row.name:<17}{row.task:<12}{row.use:<7}{row.count:<8}{row.protocol or '-':<17}{fetched:<7}{row.description}")
+        typer.echo(f"{row.name:<17}{row.task:<12}{row.use:<7}{row.count:<8}{row.protocol or '-':<17}"
+                   f"{fetched:<7}{row.description}")
 
 # %% ../../nbs/23_data_command.ipynb #c009
 @data_app.command("fetch")
@@ -43,11 +46,12 @@ def fetch_set(
 ) -> None:
     """Download a data set into ROOT/NAME, and check every file's SHA-256.
 
-    Files that are there and right are left alone, and an interrupted download goes on where it stopped. The photographs keep their owners' terms."""
+    Files that are there and right are left alone, and an interrupted download goes on where it stopped.
+    The photographs keep their owners' terms."""
     from dmgn.fetching import fetch, known_files
     folder, count = fetch(name, root)
     total = len(known_files(name))
-    there = f", {total - count} were there already" if count < total else ""
+    there = f", {total - count} there already" if count < total else ""
     typer.echo(f"{name}: {count} of {total} files fetched into {folder}{there}")
 
 # %% ../../nbs/23_data_command.ipynb #c011
@@ -78,27 +82,32 @@ def pictures_of(
 # %% ../../nbs/23_data_command.ipynb #c014
 @data_app.command("leaks")
 def list_leaks(
-    train: Annotated[Path, typer.Argument(metavar="TRAIN", help="Folder of training photographs; folders below it are searched too.")],
+    train: Annotated[Path, typer.Argument(metavar="TRAIN",
+        help="Folder of training photographs; folders below it are searched too.")],
     test: Annotated[str, typer.Option(metavar="NAME|FOLDER", help="The test set: a data set in ROOT, or a folder.")],
     root: Root = Path("data"),  # where the test set is
 ) -> None:
-    "Find training photographs whose scene is in a test set, also recompressed, resized, mirrored, cropped or in the rain; exit code 1 if there are any."
+    """Find training photographs whose scene is in a test set, also recompressed, resized, mirrored, cropped
+    or in the rain; exit code 1 if there are any."""
     from dmgn.data import images_in
     from dmgn.leaks import find_leaks
     photographs, pictures = images_in(train, below=True), pictures_of(test, root)
     leaks = find_leaks(photographs, pictures, progress=True)
     for path, scene, distance in leaks: typer.echo(f"{path} shows the scene of {scene} (distance {distance:.2f})")
+    among = f"{len(photographs)} training photographs"
     if leaks:
-        typer.echo(f"{len(leaks)} of {len(photographs)} training photographs show a scene of {test}: leave them out", err=True)
+        typer.echo(f"{len(leaks)} of {among} show a scene of {test}: leave them out", err=True)
         raise typer.Exit(1)
-    typer.echo(f"None of {len(photographs)} training photographs shows a scene of {test} ({len(pictures)} pictures compared)")
+    typer.echo(f"None of {among} shows a scene of {test} ({len(pictures)} pictures compared)")
 
 # %% ../../nbs/23_data_command.ipynb #c016
 @data_app.command("depths")
 def write_depth_maps(
     root: Annotated[Path, typer.Argument(metavar="ROOT", help="Folder of Middlebury's stereo scenes.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the photographs and, beside them, their depth in metres.")],
+    out: Annotated[Path, typer.Option("--out", "-o",
+        help="Folder for the photographs and, beside them, their depth in metres.")],
 ) -> None:
     "Turn disparities of stereo scenes into depth maps, for `dmgn train --task dehazing --depth OUT`."
     from dmgn.haze import middlebury_scenes, write_depths
-    typer.echo(f"{len(write_depths(middlebury_scenes(root), out))} photographs with depth maps written to {out}")
+    written = write_depths(middlebury_scenes(root), out)
+    typer.echo(f"photographs written to {out}, each with its depth map: {len(written)}")

@@ -107,6 +107,7 @@ def gradient(
     "Differences to the next pixel, 0 at the last"
     return np.diff(x, axis=1, append=x[:, -1:]), np.diff(x, axis=0, append=x[-1:])
 
+# %% ../../nbs/experiments/14_classical.ipynb #diverg
 def divergence(
     across: np.ndarray,  # (H, W, C)
     down: np.ndarray,  # (H, W, C)
@@ -114,6 +115,7 @@ def divergence(
     "What flows out of each pixel, minus what flows in"
     return np.diff(across, axis=1, prepend=0) + np.diff(down, axis=0, prepend=0)
 
+# %% ../../nbs/experiments/14_classical.ipynb #large
 def large_gradients(
     x: np.ndarray,  # (H, W, C)
     threshold: float,  # h
@@ -148,6 +150,7 @@ def suppressed(
     mixture = as_float64(image)
     return integrate(divergence(*large_gradients(mixture, threshold)), mixture, eps)
 
+# %% ../../nbs/experiments/14_classical.ipynb #suppress
 def suppress_reflections(
     image: Picture,  # PIL image, uint8 array or floats in [0, 1], (H, W, 3)
     threshold: float = 0.033,  # h: shorter gradients are forgotten

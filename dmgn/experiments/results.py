@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PAPER_TABLES', 'add_result', 'read_results', 'processor', 'environment', 'paper_tables', 'paper_rows', 'Mean',
-           'over_seeds', 'as_cell', 'results_table', 'Comparison', 'Spread', 'pooled_spread', 'compare',
-           'check_current']
+           'over_seeds', 'as_cell', 'paper_columns', 'measured_columns', 'results_table', 'Spread', 'pooled_spread',
+           'Comparison', 'compare', 'check_current']
 
 # %% ../../nbs/experiments/11_results.ipynb #imports
 import json
@@ -13,7 +13,7 @@ import os
 import platform
 import re
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -49,12 +49,15 @@ def read_results(
     path: str | Path, # of a file that may not be there yet
 ) -> list[dict[str, Any]]: # in the order they came
     "All results of a file; raises one line if one of them is broken"
-    found = []
-    for n, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines() if Path(path).exists() else [], 1):
+    path, found = Path(path), []
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    for n, line in enumerate(lines, 1):
         if not line: continue
         try: record = json.loads(line)
         except ValueError: record = None
-        if not isinstance(record, dict): raise ValueError(f"{path}: line {n} is broken, delete it and run the experiment again; the other lines are kept")
+        if not isinstance(record, dict):
+            raise ValueError(f"{path}: line {n} is broken, delete it and run the experiment again; "
+                             "the other lines are kept")
         found.append(record)
     return found
 
@@ -65,13 +68,15 @@ def processor() -> str: # e.g. "AMD EPYC 7763"
     names = re.findall(r"^model name\s*: (.+)$", info.read_text(), flags=re.MULTILINE) if info.exists() else []
     return names[0] if names else platform.processor() or platform.machine()
 
+# %% ../../nbs/experiments/11_results.ipynb #environ
 def environment(
     device: str | torch.device | None = None, # None: a GPU if there is one
 ) -> dict[str, Any]: # ready for JSON
     "Versions, processor, device"
     device = pick_device(device)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-    return versions(("torch", "torchvision", "accelerate", "scikit-image")) | {"processor": processor(), "cores": os.cpu_count(), "threads": torch.get_num_threads(), "device": name}
+    return {**versions(("torch", "torchvision", "accelerate", "scikit-image")), "processor": processor(),
+            "cores": os.cpu_count(), "threads": torch.get_num_threads(), "device": name}
 
 # %% ../../nbs/experiments/11_results.ipynb #c039
 def paper_tables() -> dict[str, dict[str, Any]]: # "table_I", ... "table_VII": caption and rows
@@ -79,7 +84,8 @@ def paper_tables() -> dict[str, dict[str, Any]]: # "table_I", ... "table_VII": c
     return json.loads((PACKAGE / "paper_tables.json").read_text())
 
 # %% ../../nbs/experiments/11_results.ipynb #c042
-PAPER_TABLES = {"table1": "table_I", "table2": "table_II", "table5": "table_V", "table6": "table_VI", "table7": "table_VII"}
+PAPER_TABLES = {"table1": "table_I", "table2": "table_II", "table5": "table_V", "table6": "table_VI",
+                "table7": "table_VII"}
 
 def paper_rows(
     name: str, # of an experiment
@@ -91,11 +97,12 @@ def paper_rows(
 
 # %% ../../nbs/experiments/11_results.ipynb #c045
 class Mean(NamedTuple):
-    "A number over the seeds"
+    "A metric over the seeds"
     mean: float # of all seeds
     spread: float | None # standard deviation over the seeds; None: there is one seed only
     count: int # of seeds
 
+# %% ../../nbs/experiments/11_results.ipynb #overseeds
 def over_seeds(
     records: list[dict[str, Any]], # of one experiment and scale
     variant: str, # name of the row
@@ -103,65 +110,103 @@ def over_seeds(
     metric: str = "psnr", # or "ssim", ...
 ) -> Mean | None: # None: there is no result yet
     "Mean and spread of a variant's results"
-    values = [r[metric] for r in records if (r["variant"], r["test_set"]) == (variant, test_set) and r.get(metric) is not None]
-    return Mean(statistics.mean(values), statistics.stdev(values) if len(values) > 1 else None, len(values)) if values else None
+    values = [r[metric] for r in records
+              if (r["variant"], r["test_set"]) == (variant, test_set) and r.get(metric) is not None]
+    if not values: return None
+    return Mean(statistics.mean(values), statistics.stdev(values) if len(values) > 1 else None, len(values))
 
 # %% ../../nbs/experiments/11_results.ipynb #c049
 def as_cell(
     value: float | Mean | None, # None: there is none
     metric: str, # "psnr", "ssim", "parameters", ...
 ) -> str: # "-" where there is none
-    "A number with as many digits as it deserves"
+    "A value with as many digits as it deserves"
     if value is None: return "-"
     if metric == "parameters": return f"{value / 1e6:.2f} M"
     if metric in ("steps", "pictures"): return f"{value:.0f}"
     digits = 2 if metric == "psnr" else 3
     if not isinstance(value, Mean): return f"{value:.{digits}f}"
-    return f"{value.mean:.{digits}f}" + ("" if value.spread is None else f" ± {value.spread:.{digits}f} ({value.count} seeds)")
+    if value.spread is None: return f"{value.mean:.{digits}f}"
+    return f"{value.mean:.{digits}f} ± {value.spread:.{digits}f} ({value.count} seeds)"
+
+# %% ../../nbs/experiments/11_results.ipynb #papercols
+def paper_columns(
+    paper: dict[str, dict[str, dict[str, float]]], # see paper_rows
+    rows: Sequence[str], # names of variants
+    metrics: Sequence[str] = ("psnr", "ssim"), # of each data set
+) -> dict[str, list[str]]: # cells by heading
+    "What the paper says about each row"
+    sets = dict.fromkeys(name for found in paper.values() for name in found)
+    columns = {}
+    for name in sets:
+        for metric in metrics:
+            values = [paper.get(row, {}).get(name, {}).get(metric) for row in rows]
+            columns[f"{name} {metric.upper()}, paper"] = [as_cell(value, metric) for value in values]
+    return columns
+
+# %% ../../nbs/experiments/11_results.ipynb #ourcols
+def measured_columns(
+    records: list[dict[str, Any]], # of one experiment
+    rows: Sequence[str], # names of variants
+    test_sets: Sequence[str], # names of test sets
+    metrics: Sequence[str] = ("psnr", "ssim"), # of each test set
+) -> dict[str, list[str]]: # cells by heading
+    "What was measured of each row, at each scale"
+    columns = {}
+    for scale in sorted({r["scale"] for r in records}) or ["small"]:
+        at_scale = [r for r in records if r["scale"] == scale]
+        for name in test_sets:
+            for metric in metrics:
+                means = [over_seeds(at_scale, row, name, metric) for row in rows]
+                columns[f"{name} {metric.upper()}, {scale}"] = [as_cell(mean, metric) for mean in means]
+    return columns
 
 # %% ../../nbs/experiments/11_results.ipynb #c050
 def results_table(
     records: list[dict[str, Any]], # of one experiment
-    rows: Sequence[str] | None = None, # variants in order; None: the paper's rows and then the others there are
+    rows: Sequence[str] | None = None, # variants in order; None: the paper's rows, then the others there are
     test_sets: Sequence[str] | None = None, # columns; None: all there are
     paper: dict[str, dict[str, dict[str, float]]] | None = None, # see paper_rows
     metrics: Sequence[str] = ("psnr", "ssim"), # of each column
     extra: Sequence[str] = (), # fields of the records that belong to the row: "parameters", "steps"
 ) -> Table:
     "The paper's numbers and ours, each in its own columns; what is missing is shown as -"
-    paper, scales = paper or {}, sorted({r["scale"] for r in records}) or ["small"]
+    paper = paper or {}
     rows = rows or list(dict.fromkeys([*paper, *(r["variant"] for r in records)]))
-    theirs = [(s, n) for s in dict.fromkeys(s for sets in paper.values() for s in sets) for n in metrics]
-    ours = [(scale, s, n) for scale in scales for s in test_sets or dict.fromkeys(r["test_set"] for r in records) for n in metrics]
-    def cells(row: str) -> Iterator[str]:
-        for s, n in theirs: yield as_cell(paper.get(row, {}).get(s, {}).get(n), n)
-        for scale, s, n in ours: yield as_cell(over_seeds([r for r in records if r["scale"] == scale], row, s, n), n)
-        for name in extra: yield as_cell(next((r.get(name) for r in records if r["variant"] == row), None), name)
-    header = ["", *(f"{s} {n.upper()}, paper" for s, n in theirs), *(f"{s} {n.upper()}, {scale}" for scale, s, n in ours), *extra]
-    return Table(header, [[row, *cells(row)] for row in rows])
+    test_sets = test_sets or list(dict.fromkeys(r["test_set"] for r in records))
+    columns = paper_columns(paper, rows, metrics) | measured_columns(records, rows, test_sets, metrics)
+    for name in extra:
+        values = {r["variant"]: r.get(name) for r in reversed(records)}
+        columns[name] = [as_cell(values.get(row), name) for row in rows]
+    return Table(["", *columns], [list(cells) for cells in zip(rows, *columns.values())])
 
 # %% ../../nbs/experiments/11_results.ipynb #c053
-class Comparison(NamedTuple):
-    "One variant beside another"
-    gap: float | None # by how much the first is above the second; None: a result is missing
-    margin: float | None # that chance stays below in 95 of 100 cases; None: no variant has several seeds
-    verdict: str # "above", "below", "too close to tell", "spread not known" or "not measured"
-
 class Spread(NamedTuple):
     "How far runs lie apart that differ in their seed alone"
     deviation: float # standard deviation, pooled over variants
     freedom: int # degrees of it: runs beyond the first of each variant
 
+# %% ../../nbs/experiments/11_results.ipynb #pooled
 def pooled_spread(
     records: list[dict[str, Any]], # of one experiment and scale
     test_set: str, # name of the column
     metric: str = "psnr", # or "ssim", ...
 ) -> Spread | None: # None: no variant has several seeds
     "The spread over seeds, of all variants that have several"
-    found = [over_seeds(records, name, test_set, metric) for name in dict.fromkeys(r["variant"] for r in records)]
-    several = [m for m in found if m and m.count > 1]
+    variants = dict.fromkeys(r["variant"] for r in records)
+    means = [over_seeds(records, name, test_set, metric) for name in variants]
+    several = [m for m in means if m and m.count > 1]
+    if not several: return None
     freedom = sum(m.count - 1 for m in several)
-    return Spread((sum((m.count - 1) * m.spread ** 2 for m in several) / freedom) ** 0.5, freedom) if several else None
+    squares = sum((m.count - 1) * m.spread ** 2 for m in several)
+    return Spread((squares / freedom) ** 0.5, freedom)
+
+# %% ../../nbs/experiments/11_results.ipynb #comparison
+class Comparison(NamedTuple):
+    "One variant beside another"
+    gap: float | None # by how much the first is above the second; None: a result is missing
+    margin: float | None # that chance stays below in 95 of 100 cases; None: no variant has several seeds
+    verdict: str # "above", "below", "too close to tell", "spread not known" or "not measured"
 
 # %% ../../nbs/experiments/11_results.ipynb #c054
 def compare(
@@ -175,8 +220,9 @@ def compare(
     a, b = (over_seeds(records, name, test_set, metric) for name in (first, second))
     if a is None or b is None: return Comparison(None, None, "not measured")
     gap, spread = a.mean - b.mean, pooled_spread(records, test_set, metric)
-    margin = spread and float(stdtrit(spread.freedom, 0.975)) * spread.deviation * (1 / a.count + 1 / b.count) ** 0.5
-    if margin is None: return Comparison(gap, None, "spread not known")
+    if spread is None: return Comparison(gap, None, "spread not known")
+    student = float(stdtrit(spread.freedom, 0.975))
+    margin = student * spread.deviation * (1 / a.count + 1 / b.count) ** 0.5
     if abs(gap) <= margin: return Comparison(gap, margin, "too close to tell")
     return Comparison(gap, margin, "above" if gap > 0 else "below")
 
@@ -189,6 +235,8 @@ def check_current(
     variants = {variant.name: variant for variant in experiment.variants}
     for r in records:
         variant = variants[r["variant"]]
-        today = json.loads(json.dumps({"network": asdict(variant.network), "training": asdict(replace(variant.training, seed=r["seed"]))}))
+        parts = {"network": asdict(variant.network), "training": asdict(replace(variant.training, seed=r["seed"]))}
+        today = json.loads(json.dumps(parts))
         if changed := [name for name in today if r[name] != today[name]]:
-            raise ValueError(f"the result of {r['variant']}, seed {r['seed']}, is of another {' and '.join(changed)} than today's: run {experiment.name} again")
+            raise ValueError(f"the result of {r['variant']}, seed {r['seed']}, is of another {' and '.join(changed)} "
+                             f"than today's: run {experiment.name} again")

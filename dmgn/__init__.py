@@ -1,7 +1,8 @@
 """Removes reflections, rain streaks and haze from single images."""
 __version__ = "0.1.0"
 
-from typing import TYPE_CHECKING
+from importlib import import_module
+TYPE_CHECKING = False
 
 if TYPE_CHECKING:
     from dmgn.config import DMGNConfig
@@ -13,8 +14,11 @@ __all__ = ["DMGN", "DMGNConfig", "restore"]
 
 def __getattr__(name: str):
     "What the package offers, imported when it is asked for: `import dmgn` itself takes no time."
-    if name == "DMGN": from dmgn.model import DMGN as found
-    elif name == "DMGNConfig": from dmgn.config import DMGNConfig as found
-    elif name == "restore": import dmgn.restore as found # a module that can be called
-    else: raise AttributeError(f"module 'dmgn' has no attribute {name!r}")
-    return found
+    if name == "DMGN":
+        from dmgn.model import DMGN
+        return DMGN
+    if name == "DMGNConfig":
+        from dmgn.config import DMGNConfig
+        return DMGNConfig
+    if name == "restore": return import_module("dmgn.restore")  # The module answers calls: one name for both
+    raise AttributeError(f"module 'dmgn' has no attribute {name!r}")

@@ -6,6 +6,8 @@
 __all__ = ['ACA', 'source_information']
 
 # %% ../nbs/05_aca.ipynb #c003
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -17,7 +19,7 @@ class ACA(nn.Module):
         hidden: int = 4, # width of the squeeze-and-excitation block
     ):
         super().__init__()
-        each = dict(groups=channels, bias=False)
+        each: dict[str, Any] = dict(groups=channels, bias=False)
         self.squeeze = nn.Conv2d(channels, channels, 5, stride=4, padding=1, padding_mode="reflect", **each)
         self.sharpness = nn.Conv2d(channels, channels, 1, **each)
         self.excite = nn.Sequential(

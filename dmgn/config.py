@@ -8,9 +8,46 @@ __all__ = ['ALLOWED', 'DMGNConfig', 'ablations']
 # %% ../nbs/28_config.ipynb #imports
 import json
 from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
 
 from .generators import CELLS
 from .tasks import TASKS
+
+# %% ../nbs/28_config.ipynb #c008
+ALLOWED = {"task": (None, *TASKS), "cell": tuple(CELLS), "separator": ("paper", "released"),
+           "ndm": (None, "paper", "released"), "vgg_taps": (1, 2, 3, 4, 5)}
+
+# %% ../nbs/28_config.ipynb #c008n
+def _is_count(
+    value: Any, # of a field
+) -> bool:
+    "An integer of at least 1?"
+    return isinstance(value, int) and value >= 1
+
+# %% ../nbs/28_config.ipynb #c008f
+def _is_fraction(
+    value: Any, # of a field
+) -> bool:
+    "A number in [0, 1]?"
+    return isinstance(value, (int, float)) and 0 <= value <= 1
+
+# %% ../nbs/28_config.ipynb #c008v
+def _check_fields(
+    config: Any, # a new `DMGNConfig`
+) -> None:
+    "Raise a `ValueError` that names the first field with a value it cannot have"
+    def require(name: str, right: bool, expected: str) -> None:
+        if not right: raise ValueError(f"DMGNConfig: {name}={getattr(config, name)!r}, expected {expected}")
+
+    for name, allowed in ALLOWED.items():
+        require(name, getattr(config, name) in allowed, f"one of {', '.join(map(repr, allowed))}")
+    for name in ("width", "middle_cells"):
+        require(name, _is_count(getattr(config, name)), "an integer of at least 1")
+    require("refine_dilations", all(map(_is_count, config.refine_dilations)), "integers of at least 1")
+    for name in ("alpha", "decay"):
+        require(name, _is_fraction(getattr(config, name)), "a number in [0, 1]")
+    if not config.noise_branch and (config.ndm or config.source_regularisation):
+        raise ValueError("DMGNConfig: ndm and source_regularisation need noise_branch=True")
 
 # %% ../nbs/28_config.ipynb #c007
 @dataclass(frozen=True)
@@ -37,16 +74,7 @@ class DMGNConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "refine_dilations", tuple(self.refine_dilations))
-        for name, allowed in ALLOWED.items():
-            if (value := getattr(self, name)) not in allowed:
-                raise ValueError(f"DMGNConfig: {name}={value!r}, expected one of {', '.join(map(repr, allowed))}")
-        for name in ("width", "middle_cells"):
-            if not isinstance(value := getattr(self, name), int) or value < 1: raise ValueError(f"DMGNConfig: {name}={value!r}, expected an integer of at least 1")
-        if not all(isinstance(d, int) and d >= 1 for d in self.refine_dilations): raise ValueError(f"DMGNConfig: refine_dilations={self.refine_dilations!r}, expected integers of at least 1")
-        for name in ("alpha", "decay"):
-            if not isinstance(value := getattr(self, name), (int, float)) or not 0 <= value <= 1: raise ValueError(f"DMGNConfig: {name}={value!r}, expected a number in [0, 1]")
-        if not self.noise_branch and (self.ndm or self.source_regularisation):
-            raise ValueError("DMGNConfig: ndm and source_regularisation need noise_branch=True")
+        _check_fields(self)
 
     @property
     def minimum_side(self) -> int:
@@ -83,10 +111,6 @@ class DMGNConfig:
         "A small network that trains on two CPU cores"
         return cls(task=task, width=16, vgg_taps=3, vgg_normalise=True, middle_cells=4,
                    coarse_residual=True, refine_residual=True)
-
-# %% ../nbs/28_config.ipynb #c008
-ALLOWED = {"task": (None, *TASKS), "cell": tuple(CELLS), "separator": ("paper", "released"),
-           "ndm": (None, "paper", "released"), "vgg_taps": (1, 2, 3, 4, 5)}
 
 # %% ../nbs/28_config.ipynb #c013
 def ablations(

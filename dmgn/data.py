@@ -9,7 +9,7 @@ __all__ = ['IMAGE_SUFFIXES', 'images_in', 'by_stem', 'partners', 'pairs_in', 'pa
            'read_depth', 'depths_in', 'check_depths', 'cut_scene', 'SyntheticPairs', 'Mixture']
 
 # %% ../nbs/13_data.ipynb #c002
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,7 @@ def by_stem(
     paths: list[Path],  # of one folder
 ) -> dict[str, Path]:  # by name without suffix
     "Photographs by name; raises if two differ in their suffix only"
-    found = {}
+    found: dict[Any, Any] = {}
     for path in paths:
         other = found.setdefault(path.stem, path)
         if other != path:
@@ -95,9 +95,9 @@ def pairs_by_suffix(
 
 # %% ../nbs/13_data.ipynb #c023
 def hold_out(
-    paths: list[Path],  # sorted
+    paths: list[Any],  # photographs or pairs, sorted
     count: int = 40,  # how many to keep for validation
-) -> tuple[list[Path], list[Path]]:  # for training, for validation
+) -> tuple[list[Any], list[Any]]:  # for training, for validation
     "Split off photographs at regular distances"
     if not 0 < count < len(paths):
         raise ValueError(f"cannot hold out {count} of {len(paths)} photographs: "
@@ -123,7 +123,7 @@ def size_of(
 
 # %% ../nbs/13_data.ipynb #c034
 def check_pairs(
-    pairs: list[tuple[Path, Path]],  # input and target
+    pairs: Sequence[tuple[Path, Path]],  # input and target
 ) -> dict[Path, tuple[int, int]]:  # width and height of every photograph
     "Raise one error naming the pairs whose sizes differ"
     if not pairs: raise ValueError("no pairs: expected at least one")
@@ -161,7 +161,7 @@ def training_sample(
 ) -> tuple[Tensor, Tensor, Tensor]:  # mixture, background and noise image (3, H, W), all in [-1, 1]
     "A pair in the network's range, with its noise image"
     layer = (mixture - background).clamp(0, 1) if layer is None else layer.expand_as(background)
-    return tuple(x * 2 - 1 for x in (mixture, background, layer))
+    return mixture * 2 - 1, background * 2 - 1, layer * 2 - 1
 
 # %% ../nbs/13_data.ipynb #c060
 def to_unit_range(
@@ -234,7 +234,7 @@ def shuffled_index(
 class PairedPhotographs(Dataset):
     "Crops of ready pairs; sample `i` depends on seed and `i` alone, and `i` may exceed the length"
     def __init__(self,
-        pairs: list[tuple[Path, Path]],  # input and target
+        pairs: Sequence[tuple[Path, Path]],  # input and target
         transform: Callable[..., Any],  # see crops
         seed: int = 0,  # of every random choice
     ):
@@ -260,8 +260,7 @@ class PairedFolder(PairedPhotographs):
         transform: Callable[..., Any],  # see crops
         seed: int = 0,  # of every random choice
     ):
-        one_folder = isinstance(targets, tuple)
-        pairs = pairs_by_suffix(inputs, *targets) if one_folder else pairs_in(inputs, targets)
+        pairs = pairs_by_suffix(inputs, *targets) if isinstance(targets, tuple) else pairs_in(inputs, targets)
         super().__init__(pairs, transform, seed)
 
 # %% ../nbs/13_data.ipynb #c015x1

@@ -12,6 +12,7 @@ import html
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, cast
 from zlib import crc32
 
 import torch
@@ -49,7 +50,8 @@ def cells(
 ) -> list[tuple[int, int, bool]]: # channels, dilation, and whether it has a mask
     "The cells in a part of the network, in order"
     found = [m for m in part.modules() if isinstance(m, (RDMC, PlainCell))]
-    return [(m.convs[0].in_channels, m.convs[0].dilation[0], isinstance(m, RDMC)) for m in found]
+    first = [(m, cast(nn.Conv2d, m.convs[0])) for m in found]
+    return [(conv.in_channels, conv.dilation[0], isinstance(m, RDMC)) for m, conv in first]
 
 # %% ../nbs/33_diagram.ipynb #c014
 def about_cells(
@@ -73,7 +75,8 @@ class Part:
 # %% ../nbs/33_diagram.ipynb #c017
 PARTS = {
     "head": Part("Feature head", "F", "02_hypercolumn", "shared",
-                 lambda m: f"VGG-19 at {m.trunk.taps} depths, mixed into {m.out.out_channels} channels"),
+                 lambda m: f"VGG-19 at {m.trunk.taps} depths, mixed into "  # type: ignore[union-attr]
+                           f"{m.out.out_channels} channels"),  # type: ignore[union-attr]
     "separator": Part("Separator", "S", "03_separator", "shared", lambda m: "divides F into F_b and F_r"),
     "background": Part("Background generator", "G_b", "07_generators", "background", about_cells),
     "noise": Part("Noise generator", "G_r", "07_generators", "noise", about_cells),
@@ -141,7 +144,8 @@ def places(
     network: DMGN, # to be drawn
 ) -> dict[str, Place]: # by name of part or image
     "Every box's place, from top to bottom"
-    found, y = {}, 10
+    found: dict[str, Any] = {}
+    y = 10
     for row in present(network):
         w = 186 if len(row) > 1 else 210 if row[0] in IMAGES else 320
         tall, step = max(height(network, name) for name in row), w + 8
@@ -256,7 +260,8 @@ def arrows(
     added = {name: "+ I" for name, option in SUMS.items() if getattr(network.config, option)}
     shown = [(start, end, label or added.get(end, "")) for start, end, label in ARROWS if start in at and end in at]
     ends = [end for start, end, _ in shown if adjacent(at[start], at[end])]
-    drawn, used = [], {}
+    drawn: list[str] = []
+    used: dict[Any, Any] = {}
     for start, end, label in shown:
         near = adjacent(at[start], at[end])
         used[end] = used.get(end, 0) + near

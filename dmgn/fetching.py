@@ -33,10 +33,12 @@ def inside(
 ) -> Path:  # of the file
     "Where a file of a list belongs; raises if that is outside the folder"
     parts = name.split("/")
-    if any(part in ("", ".", "..") or set(part) & set('\\:*?"<>|') or min(part) < " " for part in parts) or PurePosixPath(name).is_absolute():
+    if any(part in ("", ".", "..") or set(part) & set('\\:*?"<>|') or min(part) < " "
+           for part in parts) or PurePosixPath(name).is_absolute():
         raise ValueError(f"the list of files holds {name!r}: expected a path below the folder")
     path = folder.joinpath(*parts)
-    if path.is_symlink() or not path.resolve().is_relative_to(folder.resolve()): raise ValueError(f"{path} leads out of {folder} or is a link: remove it")
+    if path.is_symlink() or not path.resolve().is_relative_to(folder.resolve()):
+        raise ValueError(f"{path} leads out of {folder} or is a link: remove it")
     return path
 
 # %% ../nbs/16_fetching.ipynb #c013
@@ -47,9 +49,12 @@ def known_files(
     "The files of a data set; raises with where it is to be had if there is no list of them"
     row, sets = benchmark(name), manifest() if sets is None else sets
     whole, start = row.part or (name, "")
-    if whole not in sets: raise ValueError(f"{name} cannot be fetched: it is to be had from {row.source}; put it into a folder with {row.tree}")
+    if whole not in sets:
+        raise ValueError(
+            f"{name} cannot be fetched: it is to be had from {row.source}; put it into a folder with {row.tree}")
     at = sets[whole]
-    return {file: {**entry, "url": quote(f"{at['repository']}/{at['commit']}/{entry['path']}")} for file, entry in at["files"].items() if file.startswith(start)}
+    return {file: {**entry, "url": quote(f"{at['repository']}/{at['commit']}/{entry['path']}")}
+            for file, entry in at["files"].items() if file.startswith(start)}
 
 # %% ../nbs/16_fetching.ipynb #c016
 def fault(
@@ -84,7 +89,8 @@ def download(
     import requests
     if part.is_file() and part.stat().st_size >= size: part.unlink()
     start = part.stat().st_size if part.is_file() else 0
-    with requests.get(url, headers={"Range": f"bytes={start}-", "Accept-Encoding": "identity"} if start else {}, stream=True, timeout=30) as answer:
+    with requests.get(url, headers={"Range": f"bytes={start}-", "Accept-Encoding": "identity"} if start else {},
+                      stream=True, timeout=30) as answer:
         answer.raise_for_status()
         continued = answer.status_code == 206 and answer.headers.get("Content-Range", "").startswith(f"bytes {start}-")
         if continued: received(start)
@@ -108,7 +114,8 @@ def fetch_file(
     part = path.with_name(f".{path.name}.part")
     pooch.get_logger().setLevel("ERROR")
     path.parent.mkdir(parents=True, exist_ok=True)
-    get = lambda url, output, caller: download(url, output, caller, part, entry["bytes"], received)
+    def get(url: str, output: str, caller: object) -> None:
+        download(url, output, caller, part, entry["bytes"], received)
     try: pooch.retrieve(url, f"sha256:{entry['sha256']}", path.name, path.parent, downloader=get)
     except ValueError as error: raise OSError("wrong SHA-256, not kept") from error
     except requests.HTTPError as error: raise OSError(f"the server answered {error.response.status_code}") from error
@@ -125,12 +132,15 @@ def fetch(
     files, folder = known_files(name, sets), Path(root) / name
     paths, failed = {file: inside(folder, file) for file in files}, {}
     folder.mkdir(parents=True, exist_ok=True)
-    todo = [file for file in tqdm(files, "looked at", unit="file", leave=False, disable=None) if fault(paths[file], files[file])]
-    with tqdm(total=sum(files[file]["bytes"] for file in todo), desc=name, unit="B", unit_scale=True, disable=None) as bar:
+    todo = [file for file in tqdm(files, "looked at", unit="file", leave=False, disable=None)
+            if fault(paths[file], files[file])]
+    with tqdm(total=sum(files[file]["bytes"] for file in todo), desc=name, unit="B", unit_scale=True,
+              disable=None) as bar:
         for file in todo:
             try: fetch_file(f"{base_url}/{files[file]['url']}", paths[file], files[file], bar.update)
             except OSError as error: failed[file] = str(error)
     if failed:
         first, reason = next(iter(failed.items()))
-        raise OSError(f"{len(failed)} of {len(files)} files of {name} were not fetched, the first {first}: {reason}; the others are in {folder}, the same command tries again")
+        raise OSError(f"{len(failed)} of {len(files)} files of {name} were not fetched, the first {first}: {reason}; "
+                      f"the others are in {folder}, the same command tries again")
     return folder, len(todo)

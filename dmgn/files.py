@@ -8,7 +8,6 @@ __all__ = ['PACKAGE', 'PRETRAINED', 'EXAMPLES', 'first_line', 'unreadable', 'ope
 
 # %% ../nbs/26_files.ipynb #imports
 import hashlib
-import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -70,7 +69,7 @@ def written_whole(
     partial = path.with_name(f".{path.name}.partial")
     try:
         yield partial
-        os.replace(partial, path)
+        partial.replace(path)
     finally: partial.unlink(missing_ok=True)
 
 # %% ../nbs/26_files.ipynb #c082

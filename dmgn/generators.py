@@ -32,7 +32,9 @@ class UpBlock(nn.Module):
         c_skip: int, # channels of the skip and of the result
     ):
         super().__init__()
-        self.convs = nn.Sequential(conv3x3(c_in + c_skip, c_skip), nn.ReLU(inplace=True), conv3x3(c_skip, c_skip), nn.ReLU(inplace=True))
+        self.convs = nn.Sequential(
+            conv3x3(c_in + c_skip, c_skip), nn.ReLU(inplace=True),
+            conv3x3(c_skip, c_skip), nn.ReLU(inplace=True))
 
     def forward(self,
         x: Tensor, # (B, c_in, h, w)

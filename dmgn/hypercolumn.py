@@ -61,7 +61,8 @@ class VGGTrunk(nn.Module):
         image: Tensor, # (B, 3, H, W) in [-1, 1]
     ) -> list[Tensor]: # relu1_1 (B, 64, H, W), relu2_1 (B, 128, H/2, W/2), ...
         if not self.ready: self.load_weights()
-        x, found = ((image + 1) / 2 - self.mean) / self.std, []
+        x: Tensor = ((image + 1) / 2 - self.mean) / self.std  # type: ignore[operator]
+        found = []
         for i, layer in enumerate(self.features):
             x = layer(x)
             if i in TAP_LAYERS: found.append(x)

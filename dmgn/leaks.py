@@ -52,7 +52,8 @@ class Look:
         self.whole = as_vectors(np.stack([self.scales[0], self.scales[0][:, ::-1]]))  # (2, 1024), the second mirrored
 
     def windows(self) -> np.ndarray:  # (185, 1024)
-        return as_vectors(np.concatenate([sliding_window_view(x, (SIDE, SIDE)).reshape(-1, SIDE, SIDE) for x in self.scales]))
+        return as_vectors(np.concatenate([sliding_window_view(x, (SIDE, SIDE)).reshape(-1, SIDE, SIDE)
+                                          for x in self.scales]))
 
 # %% ../nbs/15_leaks.ipynb #c013
 def distances(
@@ -63,12 +64,14 @@ def distances(
     "How far apart the scenes of photographs are"
     looks, found = [Look(path) for path in test], np.full((len(train), len(test)), 2, np.float32)
     wholes = np.concatenate([look.whole for look in looks])
-    for start in tqdm(range(0, len(train), 256), "compared", unit="x256 photographs", disable=None if progress else True):
+    for start in tqdm(range(0, len(train), 256), "compared", unit="x256 photographs",
+                      disable=None if progress else True):
         part = [Look(path) for path in train[start : start + 256]]
         block = found[start : start + 256]
         for row, look in zip(block, part): row[:] = 1 - (wholes @ look.windows().T).max(1).reshape(-1, 2).max(1)
         both = np.concatenate([look.whole for look in part])
-        for column, look in zip(block.T, looks): column[:] = np.minimum(column, 1 - (both @ look.windows().T).max(1).reshape(-1, 2).max(1))
+        for column, look in zip(block.T, looks):
+            column[:] = np.minimum(column, 1 - (both @ look.windows().T).max(1).reshape(-1, 2).max(1))
     return found
 
 # %% ../nbs/15_leaks.ipynb #c020
@@ -76,12 +79,14 @@ THRESHOLD = 0.5
 
 # %% ../nbs/15_leaks.ipynb #c022
 def find_leaks(
-    train: list[Path],  # photographs to learn from
+    train: list[Path],  # training photographs
     test: list[Path],  # inputs and targets of the test set
     progress: bool = False,  # show a bar?
-) -> list[tuple[Path, Path, float]]:  # (train, test, distance), the nearest first; each training photograph with the nearest of the test set
+) -> list[tuple[Path, Path, float]]:  # training photograph, the test set's nearest, distance; nearest first
     "The training photographs whose scene is in the test set"
-    if not train or not test: raise ValueError(f"{len(train)} training photographs and {len(test)} of the test set: expected at least one of both")
+    if not train or not test:
+        raise ValueError(
+            f"{len(train)} training photographs and {len(test)} of the test set: expected at least one of both")
     found = distances(train, test, progress)
     leaks = [(train[i], test[row.argmin()], float(row.min())) for i, row in enumerate(found) if row.min() < THRESHOLD]
     return sorted(leaks, key=lambda leak: leak[2])

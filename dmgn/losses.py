@@ -24,7 +24,7 @@ def perceptual_loss(
 ) -> Tensor: # a scalar
     "Mean absolute difference of VGG features, summed over the taps: Eq. 12"
     with torch.no_grad(): wanted = trunk(target)
-    return sum(F.l1_loss(found, want) for found, want in zip(trunk(image), wanted))
+    return torch.stack([F.l1_loss(found, want) for found, want in zip(trunk(image), wanted)]).sum()
 
 # %% ../nbs/17_losses.ipynb #c020
 class PatchDiscriminator(nn.Module):

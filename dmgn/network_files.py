@@ -16,6 +16,7 @@ import torch
 from huggingface_hub import PyTorchModelHubMixin
 from safetensors import SafetensorError
 from safetensors.torch import save_file
+from torch import nn
 
 from .config import DMGNConfig
 from .files import PRETRAINED, first_line, written_whole
@@ -49,7 +50,7 @@ def check_folder(
         raise ValueError(f"{folder}/config.json is not a DMGN's: {first_line(e)}") from None
 
 # %% ../nbs/29_network_files.ipynb #c023
-class NetworkFiles(PyTorchModelHubMixin):
+class NetworkFiles(nn.Module, PyTorchModelHubMixin):
     "Reading and writing of a DMGN"
     @classmethod
     def from_pretrained(cls,

@@ -139,8 +139,9 @@ def load_released(
 ) -> DMGN: # in evaluation mode, channels last; its dead_parameters counts what was left out
     "The authors' released network; raises one line if the checkpoint is anything else"
     model = DMGN(DMGNConfig.released(find_task(task).name), vgg_weights="random")
-    state, model.dead_parameters = translate(read_state(checkpoint), model)
+    state, dead = translate(read_state(checkpoint), model)
     model.load_state_dict(state)
+    model.dead_parameters = dead  # type: ignore[assignment]
     return model.eval().to(memory_format=torch.channels_last)
 
 # %% ../nbs/25_released.ipynb #c018

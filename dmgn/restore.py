@@ -31,7 +31,7 @@ from .files import first_line, open_photograph, written_whole
 from .images import to_pil, to_tensor
 from .model import DMGN, DMGNOutput, mask_names
 from .network_files import bundled
-from .tasks import TASKS, find_task
+from .tasks import find_task
 
 # %% ../nbs/20_restore.ipynb #c014
 def check_range(
@@ -50,7 +50,7 @@ def from_array(
     array: np.ndarray, # (H, W), (H, W, 3) or (H, W, 4): uint8 or floats in [0, 1]; (H, W) also uint16
 ) -> Image.Image: # "L", "RGB", "RGBA" or "I;16"
     "A photograph from an array"
-    shaped = array.size and (array.ndim == 2 or array.ndim == 3 and array.shape[2] in (3, 4))
+    shaped = array.size and (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4)))
     deep = array.ndim == 2 and array.dtype == np.uint16
     if not (shaped and (deep or array.dtype == np.uint8 or array.dtype.kind == "f")):
         raise ValueError("an array must be uint8 or floats of shape (H, W), (H, W, 3) or (H, W, 4), "
@@ -100,7 +100,7 @@ def open_network(
         f"no network {model}: there is no such folder, and the Hub has none or is out of reach")
     if Path(model).is_file(): return DMGN.from_released(model, task)
     repository = isinstance(model, str) and "/" in model and not Path(model).exists()
-    if repository and not on_hub(model): raise nowhere
+    if repository and not on_hub(str(model)): raise nowhere
     try: return DMGN.from_pretrained(model)
     except (HfHubHTTPError, LocalEntryNotFoundError, ConnectionError): raise nowhere from None
 
@@ -180,7 +180,8 @@ def run_tiled(
             if part is None: continue
             if n not in sums: sums[n] = torch.zeros(1, part.shape[1], H, W)
             sums[n][here] += part.cpu() * (down[:, None] * across)
-    return DMGNOutput(*map(sums.get, range(5)), [m.cpu() for m in out.masks] if len(places) == 1 else [])
+    parts: list[Any] = [sums.get(n) for n in range(5)]
+    return DMGNOutput(*parts, masks=[m.cpu() for m in out.masks] if len(places) == 1 else [])
 
 # %% ../nbs/20_restore.ipynb #c018
 def eight_bits(

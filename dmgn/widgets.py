@@ -176,7 +176,7 @@ def show_live(
     text: str,  # for where there are no pictures
 ) -> dict[str, Any]:  # as _repr_mimebundle_ returns it
     "A widget if it can live, a picture in any case"
-    forms = {"text/plain": text, "image/png": data_uri(picture, "PNG").partition(",")[2]}
+    forms: dict[str, Any] = {"text/plain": text, "image/png": data_uri(picture, "PNG").partition(",")[2]}
     if not kernel_runs(): return forms
     try: view = {"version_major": 2, "version_minor": 0, "model_id": widget().model_id}
     except ImportError as error: print(error)
@@ -414,7 +414,7 @@ def play_rain(
     **values: float,  # of RainParameters
 ) -> tuple[Tensor, Tensor]:  # mixture and rain
     "Rain with given parameters"
-    return add_rain(background, seeded(seed), RainParameters(**values))
+    return add_rain(background, seeded(seed), RainParameters(**values))  # type: ignore[arg-type]
 
 # %% ../nbs/24_widgets.ipynb #haze
 def play_haze(
@@ -437,7 +437,8 @@ def play_reflection(
     **values: float,  # of ReflectionParameters
 ) -> tuple[Tensor, Tensor]:  # mixture and reflection
     "A reflection with given parameters"
-    return add_reflection(background, other, seeded(0), ReflectionParameters(ghost_shift=(0, ghost_shift), **values))
+    pane = ReflectionParameters(ghost_shift=(0, ghost_shift), **values)  # type: ignore[arg-type]
+    return add_reflection(background, other, seeded(0), pane)
 
 # %% ../nbs/24_widgets.ipynb #c052
 PLAYGROUNDS: dict[str, tuple[Callable[..., tuple[Tensor, Tensor]], Controls]] = {

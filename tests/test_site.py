@@ -276,7 +276,7 @@ def test_on_a_telephone_the_sidebar_opens_and_closes(opened: Callable):
 
 @pytest.mark.parametrize("words, page",
                          [("hinge_loss", "17_losses.html"), ("hypercolumn", "02_hypercolumn.html"),
-                          ("dark channel", "14_classical.html")])
+                          ("dark channel", "experiments/14_classical.html")])
 def test_search_finds(opened: Callable, words: str, page: str):
     tab = opened("index.html")
     tab.keyboard.press("/")

@@ -101,7 +101,8 @@ def test_a_checkpoint_that_may_not_be_read_is_not_called_broken(tmp_path: Path, 
 
 
 def test_training_without_validation_pairs_is_refused(tmp_path: Path):
-    with pytest.raises(ValueError, match="at least one validation pair"): train(small_run.network(), small_run.data(), [], tmp_path/"run", small_run.config())
+    with pytest.raises(ValueError, match="at least one validation pair"):
+        train(small_run.network(), small_run.data(), [], tmp_path/"run", small_run.config())
     assert not (tmp_path/"run").exists()
 
 

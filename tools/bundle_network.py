@@ -1,4 +1,4 @@
-"Put the best network of a training run into the package: half-precision weights, its log, its scores, its worst results and a card."
+"Put the best network of a run into the package: half-precision weights, log, scores, worst results and a card."
 
 import argparse
 import json
@@ -25,21 +25,37 @@ from dmgn.training import TrainConfig
 WORDS = {
     "reflection": {
         "removes": "reflections of a window pane",
-        "validation": "synthetic reflections as PLNet's and CEILNet's authors published them, which training did not use",
-        "limits": "It weakens soft, blurred reflections more than it removes them, and a sharp or bright reflection it cannot tell from the scene behind the pane. "
-                  "It was trained on synthetic reflections only: real panes with stains, double images or polarised light are beyond it, and it may dull highlights that belong to the scene. Its results stay too bright where a reflection veils the whole picture. On a photograph with hardly any reflection it does harm: of real20_300's twenty pictures three end farther from the truth than they were, "
-                  "by 0.5, 0.8 and, the one that is nearly clean with a background out of focus, 5 dB. The synthetic reflections for its training were made more varied (darker and defocused scenes, fainter and tinted reflections) after an earlier network's results on real20_300 had been looked at, so that test set is not quite unseen."},
+        "validation": "synthetic reflections as PLNet's and CEILNet's authors published them, which training did "
+                      "not use",
+        "limits": "It weakens soft, blurred reflections more than it removes them, and a sharp or bright "
+                  "reflection it cannot tell from the scene behind the pane. "
+                  "It was trained on synthetic reflections only: real panes with stains, double images or "
+                  "polarised light are beyond it, and it may dull highlights that belong to the scene. Its "
+                  "results stay too bright where a reflection veils the whole picture. On a photograph with "
+                  "hardly any reflection it does harm: of real20_300's twenty pictures three end farther from the"
+                  " truth than they were, "
+                  "by 0.5, 0.8 and, the one that is nearly clean with a background out of focus, 5 dB. The "
+                  "synthetic reflections for its training were made more varied (darker and defocused scenes, "
+                  "fainter and tinted reflections) after an earlier network's results on real20_300 had been "
+                  "looked at, so that test set is not quite unseen."},
     "deraining": {
         "removes": "rain streaks",
         "validation": "synthetic rain as in training, on other photographs",
-        "limits": "It was trained on synthetic rain: wide or out-of-focus streaks, drops on the lens and mist are beyond it. "
-                  "Thin bright lines of the scene, such as whiskers, wires and fences, may be taken for rain, and a photograph with hardly any rain loses fine detail: of those below, which have synthetic rain, the nearly clean ones end 5 to 12 dB farther from the truth."},
+        "limits": "It was trained on synthetic rain: wide or out-of-focus streaks, drops on the lens and mist are"
+                  " beyond it. "
+                  "Thin bright lines of the scene, such as whiskers, wires and fences, may be taken for rain, and"
+                  " a photograph with hardly any rain loses fine detail: of those below, which have synthetic "
+                  "rain, the nearly clean ones end 5 to 12 dB farther from the truth."},
     "dehazing": {
         "removes": "haze",
         "validation": "synthetic haze as in training, on other photographs",
-        "limits": "It guesses how thick the haze is from colours and contrast, and what thick haze has hidden does not come back. Pale smooth walls, snow and overcast skies it often takes for haze: in ihaze_small's rooms "
-                  "they come out dark, in greenish blotches, and of its fifteen pictures two end farther from the truth than they were, by 2 and 7 dB. Haze with a blue tint keeps it. "
-                  "Its haze follows one law with one colour of light: smoke, fog around lamps and haze that is coloured or lies in patches are beyond it."},
+        "limits": "It guesses how thick the haze is from colours and contrast, and what thick haze has hidden "
+                  "does not come back. Pale smooth walls, snow and overcast skies it often takes for haze: in "
+                  "ihaze_small's rooms "
+                  "they come out dark, in greenish blotches, and of its fifteen pictures two end farther from the"
+                  " truth than they were, by 2 and 7 dB. Haze with a blue tint keeps it. "
+                  "Its haze follows one law with one colour of light: smoke, fog around lamps and haze that is "
+                  "coloured or lies in patches are beyond it."},
 }
 CARD = """---
 library_name: dmgn
@@ -77,7 +93,8 @@ Validation PSNR (protocol {protocol}), logged during training; the weights of th
 
 {definitions}
 
-`tools/bundle_network.py` measured the stored half-precision weights and wrote this card; the validation PSNR is from the run's log.
+`tools/bundle_network.py` measured the stored half-precision weights and wrote this card; \
+the validation PSNR is from the run's log.
 
 ## Limits
 
@@ -89,8 +106,10 @@ Its three worst of 24 results on the example photographs, by gain in PSNR, with 
 
 ## Attribution
 
-The VGG-19 trunk is Karen Simonyan's and Andrew Zisserman's (Visual Geometry Group, University of Oxford), *Very Deep Convolutional Networks
-for Large-Scale Image Recognition*, CC BY 4.0; converted to RGB in [0, 1] with ImageNet's mean and deviation, and its activations scaled by 0.01.
+The VGG-19 trunk is Karen Simonyan's and Andrew Zisserman's (Visual Geometry Group, University of Oxford), \
+*Very Deep Convolutional Networks
+for Large-Scale Image Recognition*, CC BY 4.0; converted to RGB in [0, 1] with ImageNet's mean and deviation, \
+and its activations scaled by 0.01.
 The photographs that it was trained on are their owners'; none is part of the network.
 """
 
@@ -136,7 +155,8 @@ def measure(
     for protocol in [row.protocol] + ["rgb"] * (row.protocol == "rgb-per-channel"):
         waiting = iter(restored)
         scores = {"input": lambda image: image, "restored": lambda _: next(waiting)}
-        means = {what: values(evaluate_pairs(predict, pairs, protocol, row.crops)[1]) for what, predict in scores.items()}
+        means = {what: values(evaluate_pairs(predict, pairs, protocol, row.crops)[1])
+                 for what, predict in scores.items()}
         found.append({"benchmark": name, "protocol": protocol, "count": len(pairs), **means})
     return found
 
@@ -186,15 +206,18 @@ def command(
 ) -> str: # to be typed
     "The call of `dmgn train` that a run was started with"
     preset = asdict(TrainConfig.small(settings["steps"]) if data.get("preset", "small") == "small" else TrainConfig())
-    given = {name: data.get(name) for name in ("task", "preset", "train", "val", "pairs", "val_pairs", "depth", "model", "crop", "short_sides")}
+    given = {name: data.get(name) for name in ("task", "preset", "train", "val", "pairs", "val_pairs", "depth", "model",
+                                               "crop", "short_sides")}
     if data.get("pairs") and data.get("train"): given["pair_share"] = data["pair_share"]
     if data.get("vgg"): given["vgg"] = Path(data["vgg"]).name
     given["steps" if settings["steps"] else "epochs"] = settings["steps"] or settings["epochs"]
-    changed = [name for name in ("batch", "accumulate", "learning_rate", "validate_every", "precision") if settings[name] != preset[name]]
+    changed = [name for name in ("batch", "accumulate", "learning_rate", "validate_every", "precision")
+               if settings[name] != preset[name]]
     given |= {name: settings[name] for name in [*changed, "seed"]}
     words = ["dmgn", "train"]
     for name, value in given.items():
-        if value is not None: words += [f"--{name.replace('_', '-')}", *map(str, value if isinstance(value, list) else [value])]
+        if value is not None:
+            words += [f"--{name.replace('_', '-')}", *map(str, value if isinstance(value, list) else [value])]
     words += ["--compile"] * settings["compile"] + ["--out", "RUN"]
     def below(word: str) -> bool: return bool(data_root) and Path(word).is_relative_to(data_root)
     return shlex.join((Path("DATA") / Path(word).relative_to(data_root)).as_posix() if below(word) else word
@@ -215,11 +238,14 @@ def facts(
     weights = ", ".join(f"{name} {value}" for name, value in settings["weights"].items() if value)
     sides, batch = data.get("short_sides"), settings["batch"] * settings["accumulate"]
     return {
-        "trained on": photographs or f"{len(training)} photographs with synthetic noise" + f", {len(training_pairs)} pairs" * bool(training_pairs),
+        "trained on": photographs or f"{len(training)} photographs with synthetic noise"
+        + f", {len(training_pairs)} pairs" * bool(training_pairs),
         "validated on": f"{len(validation) + len(validation_pairs)} others; {WORDS[data['task']]['validation']}",
-        "steps": f"{log['step']} of {settings['batch'] * settings['accumulate']} crops of {data['crop']} x {data['crop']} pixels"
-                 + (f", of photographs resized to a short side of {sides[0]} to {sides[1]}" if sides else "") + f"; seed {settings['seed']}",
-        "time": f"{log['seconds'] / 60:.0f} minutes by the clock on two CPU cores, in which other work ran and the run was paused at times",
+        "steps": f"{log['step']} of {batch} crops of {data['crop']} x {data['crop']} pixels"
+                 + (f", of photographs resized to a short side of {sides[0]} to {sides[1]}" if sides else "")
+                 + f"; seed {settings['seed']}",
+        "time": f"{log['seconds'] / 60:.0f} minutes by the clock on two CPU cores, "
+                "in which other work ran and the run was paused at times",
         "weights of the loss terms": weights,
         "optimiser": f"Adam, {settings['schedule']} schedule, learning rate up to {settings['learning_rate']}"
                      + (f", weights averaged with decay {settings['ema']}" if settings["ema"] else ""),

@@ -21,7 +21,7 @@ RunsFolder = Annotated[Path, typer.Option("--out", "-o", metavar="RUNS",
     help="Folder for runs and results; made if missing.")]
 ScaleOption = Annotated[str, typer.Option(
     help="small: for two CPU cores; paper: the paper's network, data and schedule.")]
-OnlyOption = Annotated[list[str], typer.Option(metavar="VARIANT",
+OnlyOption = Annotated[list[str] | None, typer.Option(metavar="VARIANT",
     help="This row of the table alone; may be given several times.")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run",
     help="Say what would run, and how long, from a few real steps or from the logs.")]
@@ -51,7 +51,7 @@ def run_named_experiment(
     data: DataFolder, # of all data sets
     out: RunsFolder, # for runs and results
     scale: ScaleOption = "small", # or "paper"
-    only: OnlyOption = [], # rows of the table; none: all
+    only: OnlyOption = None, # rows of the table; none: all
     dry_run: DryRunOption = False, # run nothing?
     vgg: VggOption = None, # weights
     device: EvaluationDevice = None, # where to evaluate
@@ -68,8 +68,8 @@ def run_named_experiment(
     chosen = experiment(name, scale)
     if out.is_file(): raise ValueError(f"{out} is a file: expected a folder for the runs")
     pick_device(device)
-    if dry_run: lines = estimate(chosen, out, data, vgg, only)
-    else: lines = [table_after_running(chosen, out, data, device, vgg, only)]
+    if dry_run: lines = estimate(chosen, out, data, vgg, only or [])
+    else: lines = [table_after_running(chosen, out, data, device, vgg, only or [])]
     process = this_process()
     if process.is_main_process: typer.echo("\n".join(lines))
     process.destroy_process_group()

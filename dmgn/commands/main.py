@@ -97,7 +97,8 @@ def plan_outputs(
     if out.is_file() or out.suffix.lower() in IMAGE_SUFFIXES:
         raise ValueError(f"{out} names a file: expected a folder to write to")
     pairs = {source: target for given in inputs for source, target in outputs_of(given, out).items()}
-    sources, taken = {source.resolve() for source in pairs}, {}
+    sources = {source.resolve() for source in pairs}
+    taken: dict[Path, Path] = {}
     for source, target in pairs.items():
         if target.resolve() in sources:
             raise ValueError(f"{target} is an input and would be overwritten: choose another folder")

@@ -13,14 +13,9 @@ __all__ = ['FOLDERS', 'Folders', 'Task', 'Train', 'Val', 'Pairs', 'ValPairs', 'P
 import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
-
-if TYPE_CHECKING: # importing PyTorch takes seconds, which `dmgn --help` should not
-    from torch.utils.data import Dataset
-
-    from dmgn.training import TrainConfig
 
 # %% ../../nbs/22_train_command.ipynb #c008
 def split_photographs(
@@ -139,7 +134,7 @@ def build_data(
     given: Given, # task and crops
     files: RunFiles, # see find_files
     seed: int, # of every random choice
-) -> tuple["Dataset", list]: # samples to train on, and validation pairs
+) -> tuple[Any, list]: # samples to train on, and validation pairs
     "The samples of a run; raises one line if a file is of no use"
     from dmgn.data import crops, read_pairs, size_of
     from dmgn.tasks import TASKS
@@ -164,7 +159,7 @@ def check_out(
 # %% ../../nbs/22_train_command.ipynb #h013
 def run_training(
     given: Given, # checked
-    config: "TrainConfig", # the rest
+    config: Any, # a `TrainConfig`: the rest
     out: Path, # folder of the run
     resume: bool, # continue what is there?
 ) -> None:

@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -138,8 +139,7 @@ def reset_peak_memory(
 ) -> float: # MiB, the peak afterwards
     "Reset the peak of the memory to what is used now, on Linux and on GPUs"
     if device.startswith("cuda"): torch.cuda.reset_peak_memory_stats(device)
-    try: Path("/proc/self/clear_refs").write_text("5")
-    except OSError: pass
+    with suppress(OSError): Path("/proc/self/clear_refs").write_text("5")
     return peak_memory(device)
 
 # %% ../../nbs/experiments/04_table3_complexity.ipynb #c032
@@ -170,11 +170,11 @@ def measure(
     variant: str, # form of the head: "plain" or "factorised"
     side: int, # of a square image, in pixels
     device: str = "cpu", # "cpu" or "cuda"
-    config: dict[str, Any] = {}, # of the network, where it differs from the paper's
+    config: dict[str, Any] | None = None, # of the network, where it differs from the paper's
     repeats: int = 3, # runs, the best of which counts
 ) -> dict[str, Any]: # seconds of each run, memory in MiB, sum of the restored image
     "Restore one image; to be called in a fresh process"
-    network = network_in_form(variant, DMGNConfig(**config)).to(device)
+    network = network_in_form(variant, DMGNConfig(**config or {})).to(device)
     image = torch.rand(1, 3, side, side).to(device) * 2 - 1
     loaded = reset_peak_memory(device)
     runs = [timed(lambda: network(image).background.double().sum(), device) for _ in range(repeats)]
@@ -267,10 +267,10 @@ def measure_training_step(
     options = dict(steps=steps + 1, batch=batch, tracker="none", workers=0, precision="no")
     config = make_config(variant, "reflection", options)
     network = make_network(variant, "reflection", None, "random", 0)
-    run = Run(network, config, steps + 1, make_accelerator(config, Path(".")))
+    run = Run(network, config, steps + 1, make_accelerator(config, Path()))
     loaded = reset_peak_memory(device)
     sample = tuple(torch.rand(3, 3, side, side) * 2 - 1)
-    left = steps_left(run, [sample] * (batch * (steps + 1)))
+    left = steps_left(run, [sample] * (batch * (steps + 1)))  # type: ignore[arg-type]
     seconds = [timed(lambda: next(left), device)[0] for _ in range(steps + 1)][1:]
     return {"seconds": min(seconds), "runs": seconds, "memory": peak_memory(device) - loaded,
             "memory_loaded": loaded, "batch": batch}

@@ -196,8 +196,8 @@ def table7(
         rows = without_training("input", "tiny-dereflection", "tiny-deraining", "tiny-dehazing")
         return Experiment("table7", scale, None, rows, ("real20_300", "rain100L", "ihaze_small"))
     data = {"reflection": PLNET_LIKE, "deraining": HEAVY_RAIN, "dehazing": OUTDOOR_HAZE}
-    rows = [trained(task, data[task], name=f"DMGN, {task}") for task in data]
-    return Experiment("table7", scale, None, (*without_training("input"), *rows), ("real20", "rain100H", "ohaze"))
+    networks = [trained(task, data[task], name=f"DMGN, {task}") for task in data]
+    return Experiment("table7", scale, None, (*without_training("input"), *networks), ("real20", "rain100H", "ohaze"))
 
 # %% ../../nbs/experiments/00_experiments.ipynb #c029
 EXPERIMENTS: dict[str, Callable[[str], Experiment]] = {

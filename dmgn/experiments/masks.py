@@ -10,6 +10,7 @@ __all__ = ['MEASURES', 'SEEDS', 'correlation', 'measures_of', 'opposition', 'mas
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
 from statistics import mean
 from typing import Any, NamedTuple
@@ -148,7 +149,7 @@ def fading(
     "Do the masks of a generator fade?"
     cells = [values for cell, values in record["mean"].items() if cell.startswith(f"{generator} ")]
     means, share = [mean(values) for values in cells], mean(last < first for first, last in zip(cells[0], cells[-1]))
-    return Fading(means, share, share >= 0.95, all(b < a for a, b in zip(means, means[1:])), means[-1] < 0.1)
+    return Fading(means, share, share >= 0.95, all(b < a for a, b in pairwise(means)), means[-1] < 0.1)
 
 # %% ../../nbs/experiments/09_masks.ipynb #c022
 def share_of_sign(

@@ -131,7 +131,8 @@ class Choice:
     def __init__(self,
         count: int,  # of pictures
     ):
-        self.letters, self.chosen = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"[:count], []
+        self.letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"[:count]
+        self.chosen: list[Any] = []
 
     @property
     def ready(self) -> bool:

@@ -33,7 +33,7 @@ def add_result(
 ) -> None:
     "Append a line, whole or not at all"
     line = (json.dumps(record, allow_nan=False) + "\n").encode()
-    with open(path, "a+b", buffering=0) as file:
+    with Path(path).open("a+b", buffering=0) as file:
         end = file.seek(0, os.SEEK_END)
         file.seek(max(0, end - 1))
         if end and file.read(1) != b"\n": line = b"\n" + line
@@ -100,7 +100,7 @@ class Mean(NamedTuple):
     "A metric over the seeds"
     mean: float # of all seeds
     spread: float | None # standard deviation over the seeds; None: there is one seed only
-    count: int # of seeds
+    count: int # type: ignore[assignment] # of seeds
 
 # %% ../../nbs/experiments/11_results.ipynb #overseeds
 def over_seeds(
@@ -122,7 +122,7 @@ def as_cell(
 ) -> str: # "-" where there is none
     "A value with as many digits as it deserves"
     if value is None: return "-"
-    if metric == "parameters": return f"{value / 1e6:.2f} M"
+    if metric == "parameters" and not isinstance(value, Mean): return f"{value / 1e6:.2f} M"
     if metric in ("steps", "pictures"): return f"{value:.0f}"
     digits = 2 if metric == "psnr" else 3
     if not isinstance(value, Mean): return f"{value:.{digits}f}"

@@ -22,6 +22,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -186,7 +187,7 @@ def flat(
     above: str = "", # names on the way, each with a dot
 ) -> dict[str, Any]: # "training.weights.l1": 1.0
     "The leaves of nested dictionaries"
-    found = {}
+    found: dict[str, Any] = {}
     for name, value in tree.items():
         if isinstance(value, dict): found |= flat(value, f"{above}{name}.")
         else: found[above + name] = value
@@ -273,7 +274,7 @@ def with_progress(
     samples = len(found.photographs.train) + len(found.pairs.train)
     steps = total_steps(job.variant.training, samples, this_process().num_processes)
     progress = json.loads(log.read_text()) if log.exists() else {"step": 0, "seconds": 0.0}
-    return replace(job, steps=steps, step=progress["step"], seconds=progress["seconds"])
+    return replace(job, steps=steps, step=int(progress["step"]), seconds=progress["seconds"])
 
 # %% ../../nbs/experiments/12_run.ipynb #makejob
 def make_job(
@@ -495,7 +496,7 @@ def time_steps(
     with tempfile.TemporaryDirectory() as folder:
         run = start_run(network, samples, Path(folder), config, False)
         times = [time.perf_counter() for _ in steps_left(run, samples)]
-    return statistics.median(b - a for a, b in zip(times, times[1:]))
+    return statistics.median(b - a for a, b in pairwise(times))
 
 # %% ../../nbs/experiments/12_run.ipynb #meanstep
 def mean_step_seconds(
@@ -529,7 +530,7 @@ def seconds_per_step(
     def kind(job: Job) -> tuple[Any, ...]: return job.variant.network, job.variant.training, job.data
     logged = sorted(filter(log_tells, jobs), key=lambda job: job.step)
     known = {kind(job): (job.seconds / job.step, "logged") for job in logged}
-    found = {}
+    found: dict[Path, tuple[float, str]] = {}
     for job in jobs:
         if job.step == job.steps or not job.missing: continue
         if kind(job) not in known: known[kind(job)] = mean_step_seconds(job, root, vgg), "measured"

@@ -169,7 +169,7 @@ def check_out(
 # %% ../../nbs/22_train_command.ipynb #h013
 def run_training(
     given: Given, # checked
-    config: Any, # a `TrainConfig`: the rest
+    config: Any, # a TrainConfig: the rest
     out: Path, # folder of the run
     resume: bool, # continue what is there?
 ) -> None:

@@ -6,8 +6,8 @@
 __all__ = ['FOLDERS', 'Folders', 'Task', 'Train', 'Val', 'Pairs', 'ValPairs', 'PairShare', 'Depth', 'Crop', 'ShortSides',
            'Preset', 'Model', 'Vgg', 'Steps', 'Epochs', 'Batch', 'Accumulate', 'LearningRate', 'Seed', 'Precision',
            'Compile', 'Out', 'Resume', 'ValidateEvery', 'SaveMinutes', 'Workers', 'Tracker', 'split_photographs',
-           'split_pairs', 'Given', 'checked', 'record_settings', 'RunFiles', 'find_files', 'build_data', 'check_out',
-           'run_training', 'option', 'train_network']
+           'split_pairs', 'Given', 'checked', 'read_settings', 'record_settings', 'RunFiles', 'find_files',
+           'build_data', 'check_out', 'run_training', 'option', 'train_network']
 
 # %% ../../nbs/22_train_command.ipynb #c002
 import json
@@ -79,6 +79,16 @@ def checked(
     crop, short_sides = given.crop or PRESETS[preset]["crop"], given.short_sides or PRESETS[preset]["short_sides"]
     return replace(given, task=task, crop=crop, short_sides=short_sides)
 
+# %% ../../nbs/22_train_command.ipynb #n000
+def read_settings(
+    path: Path, # of data.json
+) -> dict[str, Any]: # options of the command
+    "What a run was given; raises one line if the file says nothing of the kind"
+    try: found = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError): found = None
+    if isinstance(found, dict): return found
+    raise ValueError(f"{path} is broken: expected the settings of a run; train into another folder")
+
 # %% ../../nbs/22_train_command.ipynb #c023
 def record_settings(
     settings: dict[str, Any], # options of the command
@@ -89,7 +99,7 @@ def record_settings(
     from dmgn.files import written_whole
     path, settings = out / "data.json", json.loads(json.dumps(settings, default=str))
     if resume and path.exists():
-        before = json.loads(path.read_text())
+        before = read_settings(path)
         for name, value in settings.items():
             if before.get(name) == value: continue
             raise ValueError(f"{out} was started with {name}={before.get(name)}, not {value}: resume it with the same")

@@ -232,7 +232,8 @@ class MixedRain:
         generator: torch.Generator,  # source of randomness
     ) -> Tensor:  # (1, height, width) in [0, 1]
         "One or two layers from files"
-        which = torch.randint(len(self.layers), (1 + int(torch.rand((), generator=generator) < 0.5),), generator=generator)
+        count = 1 + int(torch.rand((), generator=generator) < 0.5)
+        which = torch.randint(len(self.layers), (count,), generator=generator)
         cut = [cut_streaks(read_streaks(self.layers[i]), height, width, generator) for i in which.tolist()]
         return torch.stack(cut).sum(0).clamp(0, 1)
 

@@ -6,11 +6,11 @@
 __all__ = ['CHOICES', 'FREE', 'LENGTH', 'HELD', 'PRESETS', 'TrainConfig', 'check_config', 'total_steps', 'learning_schedule',
            'make_accelerator', 'this_process', 'moving_average', 'networks_to_train', 'make_optimizers', 'Run',
            'finite_sum', 'update', 'discriminator_step', 'train_step', 'leave_signals', 'batches', 'synthetic_data',
-           'training_data', 'validation_pairs', 'to_array', 'validate', 'save_samples', 'keep_best', 'save_checkpoint',
-           'same_run', 'read_checkpoint', 'load_checkpoint', 'change_length', 'write_log', 'continue_run', 'start_run',
-           'steps_left', 'log_terms', 'save_progress', 'take_steps', 'take_lock', 'locked', 'noted', 'told_to_stop',
-           'end_of', 'way_on', 'lost_connection', 'explained', 'check_main_guard', 'train', 'make_network',
-           'make_config']
+           'training_data', 'validation_pairs', 'validation_data', 'to_array', 'validate', 'diagnose', 'save_samples',
+           'keep_best', 'save_checkpoint', 'same_run', 'read_checkpoint', 'load_checkpoint', 'change_length',
+           'write_log', 'continue_run', 'start_run', 'steps_left', 'log_terms', 'save_progress', 'take_steps',
+           'take_lock', 'locked', 'noted', 'told_to_stop', 'end_of', 'way_on', 'lost_connection', 'explained',
+           'check_main_guard', 'train', 'make_network', 'make_config']
 
 # %% ../nbs/19_training.ipynb #c003
 import json
@@ -20,6 +20,7 @@ import signal
 import sys
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
@@ -59,11 +60,11 @@ from .files import first_line, written_whole
 from .images import show_images
 from .losses import LossWeights, PatchDiscriminator, discriminator_loss, hinge_loss, joint_loss
 from .metrics import psnr
-from .model import DMGN
+from .model import DMGN, mask_names
 from .rain import MixedRain
 from .restore import load_network
 from .synthesis import Scene, Synthesiser
-from .tasks import TASKS
+from .tasks import TASKS, find_task
 
 # %% ../nbs/19_training.ipynb #h009
 CHOICES = {
@@ -364,6 +365,21 @@ def validation_pairs(
         found.append(training_sample(mixture, background, layer))
     return found
 
+# %% ../nbs/19_training.ipynb #n003
+def validation_data(
+    task: str, # "reflection", "deraining", "dehazing" or "any"
+    photographs: list[Path], # validation photographs, clean
+    side: int = 224, # of the central square used, in pixels
+    depths: dict[Path, Path] | None = None, # depth maps of some of them
+    streaks: Sequence[Path] = (), # files of rain that is trained on
+) -> list[tuple[Tensor, Tensor, Tensor]]: # mixture, background, noise (3, side, side) in [-1, 1]
+    "Validation photographs with the noise of a task; for any noise, each with that of one"
+    if task == "any":
+        thirds = ((name, photographs[n :: len(TASKS)]) for n, name in enumerate(TASKS))
+        return [pair for name, third in thirds for pair in validation_data(name, third, side, depths, streaks)]
+    rain = MixedRain(tuple(streaks)) if task == "deraining" and streaks else TASKS[task].synthesise_validation
+    return validation_pairs(photographs, rain, side, depths) if photographs else []
+
 # %% ../nbs/19_training.ipynb #h023
 def to_array(
     image: Tensor, # (3, H, W) in about [-1, 1]
@@ -383,6 +399,31 @@ def validate(
         with a.autocast(): restored = model(mixture[None].to(a.device)).background[0]
         total += psnr(to_array(restored), to_array(background), run.config.protocol)
     return float(a.reduce(torch.tensor(total, device=a.device, dtype=torch.float32), "sum")) / len(pairs)
+
+# %% ../nbs/19_training.ipynb #n007
+@torch.no_grad()
+def diagnose(
+    model: DMGN, # a network
+    pairs: Sequence[tuple[Tensor, ...]], # mixture, background, ... (3, H, W) in [-1, 1]
+    count: int = 8, # how many of them, evenly spread
+) -> dict[str, float]: # standard deviations, a correlation, means
+    "What separator, ACA, noise map and masks do"
+    found: dict[str, list[float]] = defaultdict(list)
+    def watch_aca(module: nn.Module, args: Any, weights: Tensor) -> None:
+        found["ACA spread"] += weights.float().std(1).tolist()
+
+    hook = model.aca.excite.register_forward_hook(watch_aca) if hasattr(model, "aca") else None
+    device, names = next(model.parameters()).device, mask_names(model.config)
+    for mixture, background, *_ in pairs[:: max(1, len(pairs) // count)][:count]:
+        output = model(mixture[None].to(device))
+        found["separator spread"].append(float(output.separator_mask.float().std()))
+        for name, mask in zip(names, output.masks): found[f"mean mask {name.split()[0]}"].append(float(mask.float().mean()))
+        if output.noise_distribution_map is None: continue
+        noise = (mixture - background).abs().mean(0).flatten().numpy()
+        noise_map = output.noise_distribution_map.float().cpu().flatten().numpy()
+        found["noise map correlation"].append(float(np.corrcoef(noise_map, noise)[0, 1]))
+    if hook: hook.remove()
+    return {name: float(np.nanmean(values)) for name, values in sorted(found.items())}
 
 # %% ../nbs/19_training.ipynb #c051
 @torch.no_grad()
@@ -412,8 +453,9 @@ def keep_best(
     "Validate, log, and keep the weights if none were better"
     score = validate(run, validation)
     if not run.accelerator.is_main_process: return
-    run.progress["log"].append({"step": run.progress["step"], "psnr": score})
-    run.accelerator.log({"validation PSNR": score}, run.progress["step"])
+    parts = diagnose(run.best_weights, validation)
+    run.progress["log"].append({"step": run.progress["step"], "psnr": score, "parts": parts})
+    run.accelerator.log({"validation PSNR": score} | parts, run.progress["step"])
     save_samples(run, validation, out)
     if score > run.progress["best"]:
         run.progress["best"] = score
@@ -720,7 +762,9 @@ def train(
 
 # %% ../nbs/19_training.ipynb #c006x1
 PRESETS: dict[str, dict[str, Any]] = {
-    "small": dict(crop=64, short_sides=None), "paper": dict(crop=256, short_sides=(320, 480))}
+    "small": dict(network=DMGNConfig.small, crop=64, short_sides=None),
+    "base": dict(network=DMGNConfig.base, crop=96, short_sides=None),
+    "paper": dict(network=DMGNConfig, crop=256, short_sides=(320, 480))}
 
 # %% ../nbs/19_training.ipynb #c018x1
 def make_network(
@@ -733,7 +777,7 @@ def make_network(
     "A new network, or one to continue from"
     torch.manual_seed(seed)
     if model: return load_network(task, model).train()
-    return DMGN(DMGNConfig.tiny(task) if preset == "small" else DMGNConfig(task=task), vgg_weights=vgg)
+    return DMGN(PRESETS[preset]["network"](None if task == "any" else task), vgg_weights=vgg)
 
 # %% ../nbs/19_training.ipynb #c020x1
 def make_config(
@@ -743,7 +787,7 @@ def make_config(
 ) -> TrainConfig:
     "The preset, changed by what was given"
     fields = {name: value for name, value in given.items() if value is not None}
-    fields["protocol"] = TASKS[task].validation_protocol
+    fields["protocol"] = find_task(task).validation_protocol
     if fields.get("tracker") == "none": fields["tracker"] = None
     if preset == "paper": return TrainConfig(**fields)
     steps = None if "epochs" in fields else 6000

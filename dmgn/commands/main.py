@@ -23,7 +23,7 @@ from .. import __version__
 from .data import data_app
 from .experiment import measure_app, run_named_experiment
 from .shell import OneLineErrors, one_line
-from .train import train_network
+from .train import RepeatedPairs, train_network
 from ..tasks import TASKS, Task, find_task
 
 # %% ../../nbs/21_commands.ipynb #c008
@@ -427,7 +427,7 @@ def evaluate(
     write_reports(scoring, scores, asked, model, csv, json)
 
 # %% ../../nbs/21_commands.ipynb #c051
-app.command("train")(train_network)
+app.command("train", cls=RepeatedPairs)(train_network)
 app.command("experiment")(run_named_experiment)
 app.add_typer(data_app, name="data")
 app.add_typer(measure_app, name="measure")

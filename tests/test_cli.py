@@ -320,7 +320,7 @@ def test_train_continues_with_the_same_only(run: Callable[..., Result]):
     again = run(*command, "--resume")
     assert again.exit_code == 0 and "Continuing in run" in again.stdout
     assert refused(run(*command, "--resume", "--seed", "1"), "seed=0, not 1")
-    assert refused(run(*command, "--resume", "--pair-share", "0.5"), "was started with pair_share=0.3, not 0.5")
+    assert refused(run(*command, "--resume", "--pair-share", "0.5"), "was started with pair_share=[0.3], not [0.5]")
     assert Path("run/best/model.safetensors").read_bytes() == weights
 
 

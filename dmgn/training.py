@@ -417,7 +417,8 @@ def diagnose(
     for mixture, background, *_ in pairs[:: max(1, len(pairs) // count)][:count]:
         output = model(mixture[None].to(device))
         found["separator spread"].append(float(output.separator_mask.float().std()))
-        for name, mask in zip(names, output.masks): found[f"mean mask {name.split()[0]}"].append(float(mask.float().mean()))
+        for name, mask in zip(names, output.masks):
+            found[f"mean mask {name.split()[0]}"].append(float(mask.float().mean()))
         if output.noise_distribution_map is None: continue
         noise = (mixture - background).abs().mean(0).flatten().numpy()
         noise_map = output.noise_distribution_map.float().cpu().flatten().numpy()

@@ -25,18 +25,17 @@ SHAPES: dict[str, dict[str, Any]] = { # by name, what differs from the tiny netw
     "width 16, 3 taps": {},
     "width 16, 2 taps": dict(vgg_taps=2),
     "width 16, 1 tap": dict(vgg_taps=1),
-    "width 24, 2 taps": dict(vgg_taps=2, width=24),
+    "width 24, 3 taps": dict(width=24),
     "width 32, 2 taps, 2 middle cells": dict(vgg_taps=2, width=32, middle_cells=2),
-    "width 24, 1 tap": dict(vgg_taps=1, width=24),
-    "width 24, 2 taps, 4 refining cells": dict(vgg_taps=2, width=24, refine_dilations=(1, 2, 4, 1)),
-    "width 16, 2 taps, 8 middle cells": dict(vgg_taps=2, middle_cells=8),
+    "width 16, 3 taps, 2 middle cells": dict(middle_cells=2),
+    "width 16, 3 taps, 4 refining cells": dict(refine_dilations=(1, 2, 4, 1)),
 }
 SETTINGS: dict[str, dict[str, Any]] = { # by name, what differs in training
     "perceptual": dict(perceptual=0.02), "crop 96": dict(crop=96), "crop 128": dict(crop=128),
-    "rate 4e-3": dict(learning_rate=4e-3),
+    "rate 4e-3": dict(learning_rate=4e-3), "rate 1e-3": dict(learning_rate=1e-3),
 }
 VARIANTS = {name: (shape, {}) for name, shape in SHAPES.items()}
-VARIANTS |= {f"width 16, 2 taps, {name}": (SHAPES["width 16, 2 taps"], change) for name, change in SETTINGS.items()}
+VARIANTS |= {f"width 16, 3 taps, {name}": ({}, change) for name, change in SETTINGS.items()}
 
 
 def prepared(task: str, changes: dict, vgg: Path, out: Path, steps: int, data: Any) -> Run:

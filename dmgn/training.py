@@ -422,9 +422,10 @@ def diagnose(
         if output.noise_distribution_map is None: continue
         noise = (mixture - background).abs().mean(0).flatten().numpy()
         noise_map = output.noise_distribution_map.float().cpu().flatten().numpy()
-        found["noise map correlation"].append(float(np.corrcoef(noise_map, noise)[0, 1]))
+        if noise.std() and noise_map.std(): # else there is nothing to correlate
+            found["noise map correlation"].append(float(np.corrcoef(noise_map, noise)[0, 1]))
     if hook: hook.remove()
-    return {name: float(np.nanmean(values)) for name, values in sorted(found.items())}
+    return {name: float(np.mean(values)) for name, values in sorted(found.items())}
 
 # %% ../nbs/19_training.ipynb #c051
 @torch.no_grad()

@@ -390,3 +390,21 @@ def test_the_installed_command_prints_one_line_and_no_traceback(tmp_path: Path):
     done = subprocess.run([program, "restore", "nowhere.jpg", "-o", "clean"], cwd=tmp_path, capture_output=True,
                           text=True, timeout=120)
     assert (done.returncode, done.stdout, done.stderr) == (1, "", "dmgn: no photograph or folder nowhere.jpg\n")
+
+
+def test_train_takes_several_folders_of_each_kind(run: Callable[..., Result]):
+    for name in ("sunny", "cloudy", "streaks"): noise_photographs(name)
+    pairs_of_cats(8, 64)
+    command = ["train", "--task", "any", "--train", "sunny", "--train", "cloudy",
+               "--train-share", "0.75", "--train-share", "0.25",
+               "--pairs", "rainy", "truth", "--pairs", "truth", "truth",
+               "--pair-share", "0.1", "--pair-share", "0.2"]
+    rest = ["--hold-out-pairs", "3", "--streaks", "streaks", "--clean-share", "0.2", "--steps", "2", *SMALL]
+    result = run(*command, *rest)
+    assert result.exit_code == 0, result.output
+    settings = json.loads(Path("run/data.json").read_text())
+    assert len(settings["train"]) == len(settings["pairs"]) == 2 and len(settings["validation_pairs"]) == 3
+    assert json.loads(Path("run/best/config.json").read_text())["task"] is None
+    assert refused(run(*command, *rest, "--pair-share", "0.5", "--out", "other"), "3 of --pair-share for 2 of --pairs")
+    result = run("train", "--task", "any", "--pairs", "rainy", "--out", "other")
+    assert result.exit_code == 2 and "--pairs needs two folders" in result.stderr

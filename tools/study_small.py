@@ -1,7 +1,8 @@
-"""What should a small network look like? Variants trained for the same CPU time each: decibels on held-out photographs and time per megapixel.
+"""What should a small network look like? Variants trained for the same CPU time each, on the same data.
 
-python tools/study_small.py --data DATA --vgg FILE --out nbs/experiments/results/small_study.jsonl [--minutes 7] [--only NAME ...]
-One thread, so that CPU time is what it costs, whatever else the machine does. A variant that the file holds already is left out."""
+python tools/study_small.py --data DATA --vgg FILE --out nbs/experiments/results/small_study.jsonl [--minutes 7]
+One thread, so that CPU time is what it costs, whatever else the machine does. What the file holds already is left out.
+Measured: decibels on held-out photographs, and CPU time per megapixel of restoring."""
 import argparse
 import json
 import tempfile
@@ -38,7 +39,7 @@ VARIANTS = {name: (shape, {}) for name, shape in SHAPES.items()}
 VARIANTS |= {f"width 16, 3 taps, {name}": ({}, change) for name, change in SETTINGS.items()}
 
 
-def prepared(task: str, changes: dict, vgg: Path, out: Path, steps: int, data: Any) -> Run:
+def prepared(changes: dict, vgg: Path, out: Path, steps: int) -> Run:
     "A run at its beginning"
     config = train_config(changes, steps)
     torch.manual_seed(0)
@@ -52,8 +53,8 @@ def train_config(changes: dict, steps: int) -> TrainConfig:
     weights = LossWeights(perceptual=changes.get("perceptual", 0), coarse_perceptual=0, adversarial=0)
     return TrainConfig.small(
         steps, batch=max(1, round(PIXELS / crop ** 2)), weights=weights, precision=changes.get("precision", "bf16"),
-        learning_rate=changes.get("learning_rate", 2e-3), protocol=TASKS[changes["task"]].validation_protocol, workers=0,
-        tracker=None, validate_every=max(1, steps // 4), save_minutes=1e6, ema=0.998)
+        learning_rate=changes.get("learning_rate", 2e-3), protocol=TASKS[changes["task"]].validation_protocol,
+        workers=0, tracker=None, validate_every=max(1, steps // 4), save_minutes=1e6, ema=0.998)
 
 
 def seconds_a_step(run: Run, data: Any) -> float:
@@ -88,7 +89,7 @@ def measure(name: str, task: str, options: argparse.Namespace) -> dict:
     rain = MixedRain(tuple(streaks))
     validation = validation_pairs(held, rain if streaks else TASKS[task].synthesise_validation, 192)
     with tempfile.TemporaryDirectory() as folder:
-        cost = seconds_a_step(prepared(task, changes, options.vgg, Path(folder), 100, data), data)
+        cost = seconds_a_step(prepared(changes, options.vgg, Path(folder), 100), data)
         steps = int(60 * options.minutes / cost)
         run = Path(folder, "run")
         torch.manual_seed(0)

@@ -118,15 +118,14 @@ class DMGNConfig:
         task: str | None = None, # what it will be trained for
     ) -> "DMGNConfig":
         "The network of the bundled weights: it trains on two CPU cores"
-        return cls(task=task, width=24, vgg_taps=2, vgg_normalise=True, middle_cells=4, aca_slope=0.1,
-                   coarse_residual=True, refine_residual=True)
+        return replace(cls.tiny(task), aca_slope=0.1)
 
     @classmethod
     def base(cls,
         task: str | None = None, # what it will be trained for
     ) -> "DMGNConfig":
         "Between the small network and the paper's, for a GPU"
-        return replace(cls.small(task), width=32, vgg_taps=3, middle_cells=8)
+        return replace(cls.small(task), width=32, middle_cells=8)
 
 # %% ../nbs/28_config.ipynb #c013
 def ablations(

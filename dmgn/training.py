@@ -108,7 +108,7 @@ class TrainConfig:
         **changes: Any, # other fields
     ) -> "TrainConfig":
         "For the small network and two CPU cores; some hours"
-        weights = LossWeights(perceptual=0.02, coarse_perceptual=0, adversarial=0)
+        weights = LossWeights(perceptual=0, coarse_perceptual=0, adversarial=0)
         fields: dict[str, Any] = dict(learning_rate=2e-3, schedule="one-cycle", weights=weights, clip=1.0, workers=1)
         return cls(steps=steps, **(fields | changes))
 

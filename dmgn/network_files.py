@@ -57,7 +57,8 @@ def network_folder(
     if path.name == "model.safetensors" and path.is_file(): return path.parent
     for place in (PRETRAINED / path, path):
         if folder := saved_network(place): return folder
-    if isinstance(name_or_path, str) and re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name_or_path): return None
+    of_hub = isinstance(name_or_path, str) and re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name_or_path)
+    if of_hub and not path.exists(): return None
     raise FileNotFoundError(f"no network {str(name_or_path)!r}: expected a folder with config.json and "
                             f"model.safetensors, a Hub repository, or one of {', '.join(bundled())}")
 

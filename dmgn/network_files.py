@@ -111,13 +111,13 @@ def first_misfit(
 ) -> str: # empty if all is well
     "The first thing that keeps tensors from being a network's"
     for name in wanted:
-        if name not in found: return f"{name} is missing"
+        if name not in found: return f"{name!r} is missing"
     for name, tensor in found.items():
-        if name not in wanted: return f"{name} is unexpected"
+        if name not in wanted: return f"{name!r} is unexpected"
         shape, right = tuple(tensor.shape), tuple(wanted[name].shape)
-        if shape != right: return f"{name} is {shape}, not {right}"
-        if tensor.dtype != dtype: return f"{name} is {tensor.dtype}, not {dtype}"
-        if not tensor.isfinite().all(): return f"{name} has values that are not finite"
+        if shape != right: return f"{name!r} is {shape}, not {right}"
+        if tensor.dtype != dtype: return f"{name!r} is {tensor.dtype}, not {dtype}"
+        if not tensor.isfinite().all(): return f"{name!r} has values that are not finite"
     return ""
 
 # %% ../nbs/29_network_files.ipynb #swap
@@ -196,7 +196,7 @@ class NetworkFiles(nn.Module, PyTorchModelHubMixin):
         found, dtype = read_weights(folder / "model.safetensors")
         with torch.device("meta"): network = cls(config, vgg_weights="random") # without memory yet
         if misfit := first_misfit(network.state_dict(), found, dtype):
-            raise ValueError(f"{folder}: model.safetensors does not fit config.json: {' '.join(misfit.split())}")
+            raise ValueError(f"{folder}: model.safetensors does not fit config.json: {misfit[:300]}")
         network.to_empty(device="cpu").load_state_dict(found)
         return network.eval().to(memory_format=torch.channels_last)
 

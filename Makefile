@@ -23,8 +23,8 @@ demo: .venv/.installed ## Install into .venv, then restore the example photograp
 test: .venv/.installed-dev ## Install the development extras, then lint, run the notebooks, the sync checks and pytest
 	@$(IN_VENV) sh tools/run_tests.sh
 
-lint: .venv/.installed-dev ## Look for mistakes without running anything: ruff, and mypy for the types
-	@$(IN_VENV) ruff check; found=$$?; mypy && [ $$found = 0 ]
+lint: .venv/.installed-dev ## Look for mistakes without running anything: ruff, mypy for the types, import-linter for circles
+	@$(IN_VENV) failed=0; for check in "ruff check" mypy lint-imports; do $$check || failed=1; done; [ $$failed = 0 ]
 
 prepare: .venv/.installed-dev ## Bring dmgn/, the notebooks and README.md up to date with the notebooks
 	@$(IN_VENV) nbdev_export && nbdev_clean && python tools/make_readme.py

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .layers import MirroredConv2d
+
 # %% ../nbs/05_aca.ipynb #c011
 class ACA(nn.Module):
     "Adapted channel-wise attention, Eq. 7-8"
@@ -20,7 +22,7 @@ class ACA(nn.Module):
     ):
         super().__init__()
         each: dict[str, Any] = dict(groups=channels, bias=False)
-        self.squeeze = nn.Conv2d(channels, channels, 5, stride=4, padding=1, padding_mode="reflect", **each)
+        self.squeeze = MirroredConv2d(channels, channels, 5, stride=4, padding=1, padding_mode="reflect", **each)
         self.sharpness = nn.Conv2d(channels, channels, 1, **each)
         self.excite = nn.Sequential(
             nn.Linear(channels, hidden, bias=False), nn.ReLU(),

@@ -33,7 +33,7 @@ def _is_fraction(
 
 # %% ../nbs/28_config.ipynb #c008v
 def _check_fields(
-    config: Any, # a new `DMGNConfig`
+    config: Any, # a new DMGNConfig
 ) -> None:
     "Raise a `ValueError` that names the first field with a value it cannot have"
     def require(name: str, right: bool, expected: str) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .layers import conv3x3
+from .layers import conv3x3, own_precision
 from .ndm import map_weights
 from .rdmc import RDMC, PlainCell
 
@@ -40,7 +40,7 @@ class UpBlock(nn.Module):
         x: Tensor, # (B, c_in, h, w)
         skip: Tensor, # (B, c_skip, H, W)
     ) -> Tensor: # (B, c_skip, H, W)
-        up = F.interpolate(x, skip.shape[-2:], mode="bilinear", align_corners=True)
+        with own_precision(x): up = F.interpolate(x, skip.shape[-2:], mode="bilinear", align_corners=True)
         return self.convs(torch.cat([up, skip], 1))
 
 # %% ../nbs/07_generators.ipynb #c016

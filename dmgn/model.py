@@ -63,9 +63,11 @@ class DMGN(NetworkFiles):
     ) -> tuple[Tensor, Tensor | None, list[Tensor]]: # B_coarse (B, 3, H, W), R (B, 3, H, W) or None, masks
         "Eq. 1: the coarse background and the noise image, each from its share of the features"
         coarse, masks = self.background(f_b)
+        coarse = coarse.to(x.dtype) # images keep their precision where features have 16 bits
         if self.config.coarse_residual: coarse = coarse + x
         if not self.config.noise_branch: return coarse, None, masks
         noise, noise_masks = self.noise(f_r)
+        noise = noise.to(x.dtype)
         if self.config.noise_residual: noise = noise + x
         return coarse, noise, masks + noise_masks
 
@@ -84,6 +86,7 @@ class DMGN(NetworkFiles):
         source = source_information(self.aca, f_b, f_noise, f_coarse) if c.source_regularisation else f_coarse
         if c.ndm: noise_map = self.noise_map(features, f_noise)
         refined, masks = self.refining(source, None if noise_map is None else 1 - noise_map)
+        refined = refined.to(x.dtype)
         if c.refine_tanh: refined = refined.tanh()
         return refined + x if c.refine_residual else refined, noise_map, masks
 

@@ -49,7 +49,7 @@ def gradients(file: Path, batch: int) -> None:
         found.update({name: p.grad.clone() for name, p in one.model.named_parameters() if p.grad is not None})
     one.optimizers["generator"].optimizer.register_step_pre_hook(keep)
     loader = accelerator.prepare(batches(data(), settings, 0, batch * accelerator.num_processes))
-    train_step(one, next(iter(loader)))
+    train_step(one, next(iter(loader))[:3])
     if accelerator.is_main_process: torch.save(found | {"processes": torch.tensor(accelerator.num_processes)}, file)
 
 

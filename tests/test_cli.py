@@ -347,12 +347,13 @@ def test_train_leaves_out_pairs_that_show_a_scene_of_the_validation_set(run: Cal
 
 
 @pytest.mark.parametrize("arguments, message", [
-    (["--train", "nowhere"], "no folder nowhere"), (["--train", "trip/day2"], "expected at least 5"),
+    (["--train", "nowhere"], "nowhere: expected one with photographs"),
+    (["--train", "trip/day2"], "expected at least 5"),
     (["--train", "small"], "50x50, is too small for the crop"),
     (["--pairs", "small", "small", "--depth", "small"], "--depth belongs to --train"),
     ([], "nothing to train on"), (["--train", "small", "--task", "denoising"], "no task 'denoising'"),
     (["--train", "small", "--preset", "large"], "no preset 'large'"),
-    (["--train", "small", "--val", "nowhere"], "no folder nowhere")])
+    (["--train", "small", "--val", "nowhere"], "nowhere: expected one with photographs")])
 def test_train_refuses(run: Callable[..., Result], arguments: list[str], message: str):
     noise_photographs("small", side=50)
     assert refused(run("train", "--task", "deraining", "-o", "run", "--vgg", "random", *arguments), message)

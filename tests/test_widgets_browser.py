@@ -232,7 +232,7 @@ def test_a_photograph_of_ones_own_is_restored(browser: Browser, lab: tuple[Path,
     code = [cell for cell in json.loads((root/"nbs/tutorials/quickstart.ipynb").read_text())["cells"]
             if cell["cell_type"] == "code"]
     sources = ["".join(cell["source"]) for cell in code]
-    wanted = sources[:next(n for n, source in enumerate(sources) if "FileUpload" in source) + 1]
+    wanted = sources[:next(n for n, source in enumerate(sources) if "HBox([remove, upload" in source) + 1]
     (lab[0]/"quickstart.ipynb").write_text(json.dumps(notebook(wanted)))
     page = run_all(browser, lab[1].replace("widgets.ipynb", "quickstart.ipynb"), len(wanted))
     upload = page.get_by_role("button", name="Photograph")

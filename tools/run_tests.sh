@@ -16,6 +16,7 @@ notebooks() { # one notebook a core, each on one thread
 
 check lint ruff check
 check types mypy
+check imports lint-imports
 check notebooks notebooks
 check sync python tools/check_sync.py
 if [ -n "$failed" ]; then echo "Failed before pytest:$failed" >&2; fi

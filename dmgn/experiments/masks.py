@@ -109,10 +109,10 @@ def measure_network(
     weights = sha256(PRETRAINED / name / "model.safetensors")
     key = {"variant": variant, "seed": seed, "test_set": test_set, "pictures": len(pairs), "weights": weights}
     if any(key.items() <= record.items() for record in read_results(out)): return None
-    network, start = DMGN.from_pretrained(name).eval(), time.time()
+    network, start = DMGN.from_pretrained(name).eval(), time.monotonic()
     found = measure_masks(network if seed is None else untrained(network, seed), test_set, pairs)
     about = {"network": asdict(network.config), "environment": environment("cpu"),
-             "seconds": round(time.time() - start), "date": time.strftime("%Y-%m-%d")}
+             "seconds": round(time.monotonic() - start), "date": time.strftime("%Y-%m-%d")}
     add_result(out, {"experiment": "masks", "scale": "small"} | key | found | about)
     return f"{variant}{'' if seed is None else f' {seed}'} on {len(pairs)} pictures of {test_set}: {about['seconds']} s"
 

@@ -14,7 +14,7 @@ import html
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
@@ -103,11 +103,15 @@ def as_vote(
     methods: Sequence[str] | None,  # that are compared; None: whichever the vote ranks
 ) -> Vote:
     "A vote, or a `ValueError` that says what is wrong with it"
-    try: vote = Vote(**record | {name: tuple(record.get(name, ())) for name in ("ranking", "shown")})
+    try: vote = Vote(**record)
     except TypeError:
         raise ValueError("not a vote: expected subject, sample, ranking, shown, seconds and date") from None
-    texts = (vote.subject, vote.sample, *vote.ranking)
-    if not all(isinstance(name, str) for name in texts): raise ValueError("not a vote: its names are not text")
+    if not all(isinstance(names, list | tuple) for names in (vote.ranking, vote.shown)):
+        raise ValueError("not a vote: its ranking and shown are not lists")
+    texts = (vote.subject, vote.sample, vote.date, *vote.ranking, *vote.shown)
+    if not all(isinstance(text, str) for text in texts): raise ValueError("not a vote: its names are not text")
+    if type(vote.seconds) not in (int, float): raise ValueError("not a vote: its seconds are not a number")
+    vote = replace(vote, ranking=tuple(vote.ranking), shown=tuple(vote.shown))
     check_ranking(vote.ranking, methods or tuple(dict.fromkeys(vote.ranking)))
     return vote
 
@@ -402,10 +406,14 @@ def simulated_rankings(
 # %% ../../nbs/experiments/05_table4_preferences.ipynb #m014
 def simulated_votes(
     shares: Mapping[str, float],  # see simulated_rankings
-    *study: Any,  # the size and the spreads of simulated_rankings
+    samples: int = 50,  # how many
+    subjects: int = 50,  # how many
+    sample_spread: float = 0.0,  # see simulated_rankings
+    subject_spread: float = 0.0,  # from subject to subject
     seed: int = 0,  # of the random numbers
 ) -> list[Vote]:  # of every subject on every sample
     "Votes to try the counting with, and to plan a study"
-    methods, rankings = list(shares), simulated_rankings(shares, *study, seed=seed)
+    rankings = simulated_rankings(shares, samples, subjects, sample_spread, subject_spread, seed)
+    methods = list(shares)
     return [Vote(f"subject {u + 1}", f"sample {s + 1}", tuple(methods[m] for m in ranking))
             for s, row in enumerate(rankings) for u, ranking in enumerate(row)]

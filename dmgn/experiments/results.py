@@ -50,11 +50,11 @@ def read_results(
 ) -> list[dict[str, Any]]: # in the order they came
     "All results of a file; raises one line if one of them is broken"
     path, found = Path(path), []
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    lines = path.read_bytes().splitlines() if path.exists() else []
     for n, line in enumerate(lines, 1):
         if not line: continue
-        try: record = json.loads(line)
-        except ValueError: record = None
+        try: record = json.loads(line.decode())
+        except (ValueError, RecursionError): record = None
         if not isinstance(record, dict):
             raise ValueError(f"{path}: line {n} is broken, delete it and run the experiment again; "
                              "the other lines are kept")
@@ -109,10 +109,11 @@ def over_seeds(
     test_set: str, # name of the column
     metric: str = "psnr", # or "ssim", ...
 ) -> Mean | None: # None: there is no result yet
-    "Mean and spread of a variant's results"
-    values = [r[metric] for r in records
-              if (r["variant"], r["test_set"]) == (variant, test_set) and r.get(metric) is not None]
-    if not values: return None
+    "Mean and spread of a variant's results; of two with one scale and seed, the last counts"
+    found = {(r.get("scale"), r.get("seed")): r[metric] for r in records
+             if (r["variant"], r["test_set"]) == (variant, test_set) and r.get(metric) is not None}
+    if not found: return None
+    values = list(found.values())
     return Mean(statistics.mean(values), statistics.stdev(values) if len(values) > 1 else None, len(values))
 
 # %% ../../nbs/experiments/11_results.ipynb #c049

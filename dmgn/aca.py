@@ -19,13 +19,15 @@ class ACA(nn.Module):
     def __init__(self,
         channels: int = 64, # C
         hidden: int = 4, # width of the squeeze-and-excitation block
+        slope: float = 0.0, # of its ReLU for negative numbers
     ):
         super().__init__()
         each: dict[str, Any] = dict(groups=channels, bias=False)
         self.squeeze = MirroredConv2d(channels, channels, 5, stride=4, padding=1, padding_mode="reflect", **each)
+        nn.init.constant_(self.squeeze.weight, 1 / 25)
         self.sharpness = nn.Conv2d(channels, channels, 1, **each)
         self.excite = nn.Sequential(
-            nn.Linear(channels, hidden, bias=False), nn.ReLU(),
+            nn.Linear(channels, hidden, bias=False), nn.LeakyReLU(slope),
             nn.Linear(hidden, channels, bias=False), nn.Sigmoid())
 
     def forward(self,

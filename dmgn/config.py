@@ -44,7 +44,7 @@ def _check_fields(
     for name in ("width", "middle_cells"):
         require(name, _is_count(getattr(config, name)), "an integer of at least 1")
     require("refine_dilations", all(map(_is_count, config.refine_dilations)), "integers of at least 1")
-    for name in ("alpha", "decay"):
+    for name in ("alpha", "decay", "aca_slope"):
         require(name, _is_fraction(getattr(config, name)), "a number in [0, 1]")
     if not config.noise_branch and (config.ndm or config.source_regularisation):
         raise ValueError("DMGNConfig: ndm and source_regularisation need noise_branch=True")
@@ -66,6 +66,7 @@ class DMGNConfig:
     alpha: float = 0.4 # weight of the background map in the first refining cell
     decay: float = 0.5 # q: of that weight, from cell to cell
     source_regularisation: bool = True # ACA of F_b and F(R) beside F(B_coarse)?
+    aca_slope: float = 0.0 # of the ReLU in ACA, for negative numbers
     refine: bool = True # have the refining phase at all?
     noise_residual: bool = False # add the input to G_r's output?
     coarse_residual: bool = False # add the input to G_b's output?

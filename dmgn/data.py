@@ -392,9 +392,12 @@ class SyntheticPairs(Dataset):
         seed: int = 0,  # of every random choice
         depths: dict[Path, Path] | None = None,  # depth maps of some photographs, see read_depth
         alter: Callable[[Tensor, torch.Generator], Tensor] | None = None,  # the background, before there is noise
+        clean_share: float = 0.0,  # of the samples stay without noise
+        read: Callable[[Path], Tensor] | None = None,  # see reader, which is used if there is none
     ):
         self.photographs, self.synthesise, self.transform, self.alter = photographs, synthesise, transform, alter
-        self.seed, self.depths, self.read = seed, depths or {}, reader(photographs)
+        self.clean_share, self.seed, self.depths = clean_share, seed, depths or {}
+        self.read = read or reader(photographs)
         check_room(transform, {path: size_of(path) for path in photographs})
         check_depths(self.depths)
 
@@ -406,6 +409,8 @@ class SyntheticPairs(Dataset):
         path = self.photographs[shuffled_index(index, len(self), self.seed)]
         generator = sample_generator(self.seed, index)
         scene = cut_scene(path, self.depths.get(path), self.photographs, self.transform, self.read, generator)
+        if self.clean_share and float(torch.rand((), generator=generator)) < self.clean_share:
+            return training_sample(scene.background, scene.background)
         if self.alter: scene = scene._replace(background=self.alter(scene.background, generator))
         mixture, layer = self.synthesise(scene, generator)
         return training_sample(mixture, scene.background, layer)

@@ -34,7 +34,7 @@ class DMGN(NetworkFiles):
         self.separator = Separator(c.width, c.separator)
         self.background = CoarseGenerator(c.width, c.middle_cells, c.cell)
         if c.noise_branch: self.noise = CoarseGenerator(c.width, c.middle_cells, c.cell)
-        if c.refine and c.source_regularisation: self.aca = ACA(c.width)
+        if c.refine and c.source_regularisation: self.aca = ACA(c.width, slope=c.aca_slope)
         if c.refine and c.ndm: self.noise_map = NoiseDistributionMap(c.width, c.ndm)
         if c.refine:
             c_in = (3 if c.source_regularisation else 1) * c.width

@@ -4,15 +4,22 @@
 
 # %% auto #0
 __all__ = ['RainParameters', 'streak_opacity', 'streak_windows', 'draw_thickness', 'streak_count', 'draw_streaks', 'rain_layer',
-           'add_rain', 'random_rain', 'synthesise']
+           'add_rain', 'random_rain', 'add_veil', 'read_streaks', 'cut_streaks', 'MixedRain', 'synthesise',
+           'synthesise_veiled']
 
 # %% ../nbs/11_rain.ipynb #imports
 import math
 from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
+from torchvision.transforms.v2.functional import gaussian_blur, pil_to_tensor
 
+from .files import read_rgb
+from .haze import HazeParameters, add_haze, smooth_depth
 from .synthesis import Scene, check_photograph
 
 # %% ../nbs/11_rain.ipynb #c074
@@ -171,6 +178,76 @@ def random_rain(
         brightness=0.8 + 0.2 * brightness,
         screen=bool(torch.rand((), generator=generator) < 0.15))
 
+# %% ../nbs/11_rain.ipynb #n010
+def add_veil(
+    background: Tensor,  # (3, H, W) in [0, 1]
+    streaks: Tensor,  # (1, H, W) in [0, 1]
+    generator: torch.Generator,  # source of randomness
+) -> tuple[Tensor, Tensor]:  # mixture, and all light that was added (3, H, W), both in [0, 1]
+    "What comes with streaks in real rain: haze, blur, uneven light"
+    thickness, grey, blur, dark = torch.rand(4, generator=generator).tolist()
+    uneven = smooth_depth(*background.shape[-2:], generator, 0, 1)
+    soft = gaussian_blur(streaks, [9, 9], [0.1 + 1.4 * blur ** 2]) * (1 - dark * uneven)
+    depth = smooth_depth(*background.shape[-2:], generator, 0, 1)
+    haze = HazeParameters(0.7 * thickness ** 2, (0.4 + 0.6 * grey,) * 3)
+    hazy, light = add_haze(background, generator, depth, haze)
+    return (hazy + soft).clamp(0, 1), (light + soft).clamp(0, 1)
+
+# %% ../nbs/11_rain.ipynb #n014
+@lru_cache(2000)
+def read_streaks(
+    path: Path,  # of a layer, grey on black
+    floor: int = 4,  # grey levels that are taken for noise
+) -> Tensor:  # (1, H, W), bytes
+    "Streaks of rain from a file"
+    grey = pil_to_tensor(read_rgb(path).convert("L"))
+    return grey - grey.clamp(max=floor)
+
+def cut_streaks(
+    layer: Tensor,  # (1, h, w), bytes
+    height: int,  # wanted
+    width: int,  # wanted
+    generator: torch.Generator,  # source of randomness
+) -> Tensor:  # (1, height, width) in [0, 1]
+    "A rectangle of a layer, mirrored half of the time, reduced or enlarged by up to a third, of any strength"
+    scale, flip, strength = torch.rand(3, generator=generator).tolist()
+    zoom = max(0.75 * 1.78 ** scale, height / layer.shape[1], width / layer.shape[2])  # a small layer is enlarged
+    h, w = min(layer.shape[1], round(height / zoom)), min(layer.shape[2], round(width / zoom))
+    top, left = (int(torch.randint(n - m + 1, (), generator=generator)) for n, m in zip(layer.shape[1:], (h, w)))
+    part = layer[None, :, top:top + h, left:left + w] / 255
+    part = F.interpolate(part, (height, width), mode="bilinear", antialias=True, align_corners=False)[0]
+    return (part.flip(-1) if flip < 0.5 else part) * 0.5 * 4 ** strength
+
+# %% ../nbs/11_rain.ipynb #n016
+@dataclass(frozen=True)
+class MixedRain:
+    "A synthesiser: our own streaks and those of files, some of them with a veil"
+    layers: tuple[Path, ...] = ()  # files, see read_streaks
+    from_files: float = 0.5  # share of the samples whose streaks come from files, if there are any
+    veiled: float = 0.3  # share of the samples that get a veil
+
+    def streaks(self,
+        height: int,  # of the picture
+        width: int,  # of the picture
+        generator: torch.Generator,  # source of randomness
+    ) -> Tensor:  # (1, height, width) in [0, 1]
+        "One or two layers from files"
+        which = torch.randint(len(self.layers), (1 + int(torch.rand((), generator=generator) < 0.5),), generator=generator)
+        cut = [cut_streaks(read_streaks(self.layers[i]), height, width, generator) for i in which.tolist()]
+        return torch.stack(cut).sum(0).clamp(0, 1)
+
+    def __call__(self,
+        scene: Scene,  # of which only the background counts
+        generator: torch.Generator,  # source of randomness
+    ) -> tuple[Tensor, Tensor]:  # mixture (3, H, W) and the light that was added (1 or 3, H, W)
+        "A scene in rain"
+        files, veil = torch.rand(2, generator=generator).tolist()
+        if self.layers and files < self.from_files:
+            layer = self.streaks(*scene.background.shape[-2:], generator)
+            mixture = (scene.background + layer).clamp(0, 1)
+        else: mixture, layer = add_rain(scene.background, generator)
+        return add_veil(scene.background, layer, generator) if veil < self.veiled else (mixture, layer)
+
 # %% ../nbs/11_rain.ipynb #c152
 def synthesise(
     scene: Scene,  # of which only the background counts
@@ -178,3 +255,11 @@ def synthesise(
 ) -> tuple[Tensor, Tensor]:  # mixture (3, H, W) and rain (1, H, W)
     "A scene with `random_rain`"
     return add_rain(scene.background, generator)
+
+# %% ../nbs/11_rain.ipynb #n020
+def synthesise_veiled(
+    scene: Scene,  # of which only the background counts
+    generator: torch.Generator,  # source of randomness
+) -> tuple[Tensor, Tensor]:  # mixture (3, H, W) and the light that was added (1 or 3, H, W)
+    "A scene in rain as training sees it without files"
+    return MixedRain()(scene, generator)

@@ -46,7 +46,7 @@ TASKS = {task.name: task for task in (
          ("real20_300",), "dmgn.reflection:synthesise", "dmgn.reflection:synthesise_published",
          "dmgn.reflection:behind_pane"),
     Task("deraining", ("rain", "derain"), "rain", "tiny-deraining", "y", "y",
-         ("rain100L",), "dmgn.rain:synthesise", "dmgn.rain:synthesise"),
+         ("rain100L",), "dmgn.rain:synthesise_veiled", "dmgn.rain:synthesise"),
     Task("dehazing", ("haze", "dehaze"), "haze", "tiny-dehazing", "rgb", "rgb",
          ("ihaze_small",), "dmgn.haze:synthesise", "dmgn.haze:synthesise"),
 )}

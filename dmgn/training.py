@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['CHOICES', 'FREE', 'LENGTH', 'HELD', 'PRESETS', 'TrainConfig', 'check_config', 'total_steps', 'learning_schedule',
            'make_accelerator', 'this_process', 'moving_average', 'networks_to_train', 'make_optimizers', 'Run',
-           'finite_sum', 'update', 'discriminator_step', 'train_step', 'leave_signals', 'batches', 'training_data',
-           'validation_pairs', 'to_array', 'validate', 'save_samples', 'keep_best', 'save_checkpoint', 'same_run',
-           'read_checkpoint', 'load_checkpoint', 'change_length', 'write_log', 'continue_run', 'start_run',
+           'finite_sum', 'update', 'discriminator_step', 'train_step', 'leave_signals', 'batches', 'synthetic_data',
+           'training_data', 'validation_pairs', 'to_array', 'validate', 'save_samples', 'keep_best', 'save_checkpoint',
+           'same_run', 'read_checkpoint', 'load_checkpoint', 'change_length', 'write_log', 'continue_run', 'start_run',
            'steps_left', 'log_terms', 'save_progress', 'take_steps', 'take_lock', 'locked', 'noted', 'told_to_stop',
            'end_of', 'way_on', 'lost_connection', 'explained', 'check_main_guard', 'train', 'make_network',
            'make_config']
@@ -49,6 +49,7 @@ from dmgn.data import (
     crops,
     read_bytes,
     read_depth,
+    reader,
     sample_generator,
     size_of,
     to_unit_range,
@@ -59,6 +60,7 @@ from .images import show_images
 from .losses import LossWeights, PatchDiscriminator, discriminator_loss, hinge_loss, joint_loss
 from .metrics import psnr
 from .model import DMGN
+from .rain import MixedRain
 from .restore import load_network
 from .synthesis import Scene, Synthesiser
 from .tasks import TASKS
@@ -310,18 +312,37 @@ def batches(
                       prefetch_factor=4 if config.workers else None, pin_memory=torch.cuda.is_available())
 
 # %% ../nbs/19_training.ipynb #c046
+def synthetic_data(
+    task: str, # "reflection", "deraining", "dehazing", or "any" for all three
+    photographs: list[Path], # clean
+    transform: Callable[..., Any], # see crops
+    depths: dict[Path, Path] | None = None, # depth maps of some photographs
+    seed: int = 0, # of every random choice
+    clean_share: float = 0.0, # of the samples stay without noise
+    streaks: Sequence[Path] = (), # files of rain on black, beside our own rain
+) -> Dataset: # of mixture, background and noise
+    "Clean photographs with the noise of a task, or of all"
+    rain, read = MixedRain(tuple(streaks)), reader(photographs)
+    def pairs(name: str) -> SyntheticPairs:
+        synthesise = rain if name == "deraining" and streaks else TASKS[name].synthesise
+        return SyntheticPairs(photographs, synthesise, transform, seed, depths, TASKS[name].alter, clean_share, read)
+
+    return Mixture([(pairs(name), 1 / len(TASKS)) for name in TASKS], seed) if task == "any" else pairs(task)
+
+# %% ../nbs/19_training.ipynb #n002
 def training_data(
-    task: str, # "reflection", "deraining" or "dehazing"
+    task: str, # "reflection", "deraining", "dehazing" or "any"
     photographs: list[Path], # clean
     transform: Callable[..., Any], # see crops
     pairs: Sequence[tuple[Path, Path]] = (), # input and target, to train on as well
     pair_share: float = 0.3, # of the samples come from the pairs, if there are any
     depths: dict[Path, Path] | None = None, # depth maps of some photographs
     seed: int = 0, # of every random choice
+    **settings: Any, # see synthetic_data
 ) -> Dataset: # of mixture, background and noise
     "Synthetic noise, ready pairs, or both"
     if not photographs: return PairedPhotographs(pairs, transform, seed)
-    synthetic = SyntheticPairs(photographs, TASKS[task].synthesise, transform, seed, depths, TASKS[task].alter)
+    synthetic = synthetic_data(task, photographs, transform, depths, seed, **settings)
     if not pairs: return synthetic
     return Mixture([(synthetic, 1 - pair_share), (PairedPhotographs(pairs, transform, seed), pair_share)], seed)
 

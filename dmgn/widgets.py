@@ -426,7 +426,7 @@ def play_haze(
     farthest: float,  # depth in metres
 ) -> tuple[Tensor, Tensor]:  # mixture and light of the haze
     "Haze with given parameters, over a random depth"
-    depth = random_depth(*background.shape[-2:], seeded(seed), farthest=farthest)
+    depth = random_depth(background, seeded(seed), farthest=farthest)
     return add_haze(background, seeded(seed), depth, HazeParameters(beta, (airlight,) * 3))
 
 # %% ../nbs/24_widgets.ipynb #refl

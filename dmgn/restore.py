@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['LUMA', 'PARTS', 'SUBFOLDERS', 'SIZES', 'DESCRIPTIONS', 'in_unit_range', 'from_array', 'from_tensor', 'as_photograph',
            'on_hub', 'open_network', 'load_network', 'pick_device', 'tile_weights', 'pick_tile', 'is_deep',
-           'read_piece', 'run_tiled', 'check_depth', 'eight_bits', 'in_mode_of', 'Restoration', 'as_levels', 'assemble',
-           'restore_parts', 'restore', 'CallableModule', 'descriptions', 'read_photograph', 'save_like', 'restore_file']
+           'read_piece', 'add_tile', 'run_tiled', 'check_depth', 'eight_bits', 'in_mode_of', 'Restoration', 'as_levels',
+           'assemble', 'restore_parts', 'restore', 'CallableModule', 'descriptions', 'read_photograph', 'save_like',
+           'restore_file']
 
 # %% ../nbs/20_restore.ipynb #c003
 import io
@@ -188,6 +189,21 @@ def read_piece(
     if not is_deep(piece): return np.asarray(piece.convert("RGB"))
     return (np.asarray(piece, np.float32)[..., None] / 65535).repeat(3, 2)
 
+# %% ../nbs/20_restore.ipynb #addtile
+def add_tile(
+    sums: dict[int, Tensor], # images and maps of a row of tiles so far; added to
+    out: DMGNOutput, # of one tile
+    x: int, # where it begins
+    weight: Tensor, # (h, w)
+    width: int, # of the photograph
+) -> None:
+    "Add a tile, faded out where others overlap it, to its row"
+    for n, part in enumerate(out[:5]): # all but the masks
+        if part is None: continue
+        if n not in sums: sums[n] = torch.zeros(1, part.shape[1], 0, width)
+        if below := len(weight) - sums[n].shape[2]: sums[n] = pad(sums[n], (0, 0, 0, below))
+        sums[n][..., x : x + weight.shape[1]] += part.cpu() * weight
+
 # %% ../nbs/20_restore.ipynb #c041
 @torch.inference_mode()
 def run_tiled(
@@ -197,22 +213,19 @@ def run_tiled(
     device: torch.device, # of the network
 ) -> Iterator[DMGNOutput]: # strips from top to bottom, on the CPU; masks of the cells only if there is one tile
     "Restore tile by tile and blend"
-    (W, H), overlap, sums = photograph.size, max(32, side // 128 * 16), {}
+    (W, H), overlap = photograph.size, max(32, side // 128 * 16)
     rows, columns = (tile_weights(length, side, overlap) for length in (H, W))
     layout = torch.channels_last if device.type == "cpu" else torch.contiguous_format
+    sums: dict[int, Tensor] = {}
     with tqdm(total=len(rows) * len(columns), desc="tiles", leave=False, delay=2, disable=None) as progress:
         for (y, down), below in zip(rows, [*(start for start, _ in rows[1:]), H]):
-            sums = {n: pad(part, (0, 0, 0, len(down) - part.shape[2])) for n, part in sums.items()}
             for x, across in columns:
                 piece = read_piece(photograph, (x, y, x + len(across), y + len(down)))
                 out = network(to_tensor(piece).to(device, memory_format=layout))
-                for n, part in enumerate(out[:5]): # images and maps, all but the masks
-                    if part is None: continue
-                    if n not in sums: sums[n] = torch.zeros(1, part.shape[1], len(down), W)
-                    sums[n][..., x : x + len(across)] += part.cpu() * (down[:, None] * across)
+                add_tile(sums, out, x, down[:, None] * across, W)
                 progress.update()
-            masks = [mask.cpu() for mask in out.masks] if len(rows) == len(columns) == 1 else []
-            yield DMGNOutput(*(sums[n][..., : below - y, :] if n in sums else None for n in range(5)), masks)
+            strip: list[Any] = [sums[n][..., : below - y, :] if n in sums else None for n in range(5)]
+            yield DMGNOutput(*strip, [m.cpu() for m in out.masks] if len(rows) == len(columns) == 1 else [])
             sums = {n: part[..., below - y :, :].clone() for n, part in sums.items()}
 
 # %% ../nbs/20_restore.ipynb #c018

@@ -397,10 +397,12 @@ def save_like(
     image: Image.Image, # to write
     original: Image.Image, # as it was read, with its format
     path: Path, # where to; missing folders are made
+    format: str | None = None, # its suffix: "jpg", "png", ...; None: the original's
 ) -> None:
-    "Write in the original's format, with its EXIF data and colour profile"
+    "Write in the original's format, or another, with its EXIF data and colour profile"
     Image.init()
-    kind = "JPEG" if original.format == "MPO" else original.format
+    kind = Image.EXTENSION.get(f".{format.lower()}", format) if format else original.format
+    if kind == "MPO": kind = "JPEG"
     if kind not in Image.SAVE: raise ValueError(f"{kind} can be read, but not written: convert it to PNG first")
     names = ("exif", "dpi") if original.mode in ("CMYK", "LAB") else ("exif", "dpi", "icc_profile")
     kept: dict[str, Any] = {name: original.info[name] for name in names if name in original.info}
@@ -446,6 +448,7 @@ def restore_file(
     source: str | Path, # of a photograph
     target: str | Path, # where to write the result; must not be the source
     save: Collection[str] = (), # beside it: "noise", "coarse" and "map"
+    format: str | None = None, # its suffix: "jpg", "png", ...; None: the source's
     **options: Any, # task, model, tile and device, as for restoring an image
 ) -> Restoration: # what was written
     "Restore a photograph from file to file"
@@ -456,6 +459,6 @@ def restore_file(
     with ExitStack() as written: # the files get their names together, at the end
         for name, path in paths.items():
             path.parent.mkdir(parents=True, exist_ok=True)
-            save_like(picture_of(result, name), photograph, written.enter_context(written_whole(path)))
+            save_like(picture_of(result, name), photograph, written.enter_context(written_whole(path)), format)
         check_apart(source, paths)
     return result

@@ -381,10 +381,10 @@ def test_strips_are_what_a_sum_over_the_whole_photograph_gives(network: DMGN, si
     expected = torch.zeros(3, H, W)
     for y, down in tile_weights(H, 64, 32):
         for x, across in tile_weights(W, 64, 32):
-            here = np.s_[y : y + len(down), x : x + len(across)]
-            given = to_tensor(pixels[here]).to(memory_format=torch.channels_last)
+            tile = pixels[y : y + len(down), x : x + len(across)]
+            given = to_tensor(tile).to(memory_format=torch.channels_last)
             with torch.inference_mode(): part = network(given).background[0]
-            expected[:, *here] += part * (down[:, None] * across)
+            expected[:, y : y + len(down), x : x + len(across)] += part * (down[:, None] * across)
     assert (in_tiles(network, Image.fromarray(pixels), 64) == expected * 127.5).all()
 
 

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['CELLS_OF_A_COARSE_GENERATOR', 'PARTS_OF_A_CELL', 'TWO_CONVOLUTIONS', 'coarse_names', 'attention_names',
-           'released_names', 'dead_names', 'read_state', 'parameter_names', 'misfits', 'translate', 'load_released',
-           'procedural_weights']
+           'released_names', 'dead_names', 'read_state', 'parameter_names', 'is_sound', 'misfits', 'translate',
+           'load_released', 'procedural_weights']
 
 # %% ../nbs/25_released.ipynb #c002
 import zlib
@@ -91,9 +91,10 @@ def read_state(
         except Exception as error:
             why = type(error).__name__
             raise ValueError(f"{checkpoint} is not a checkpoint that torch can read safely ({why})") from None
-    if not isinstance(checkpoint, dict) or not all(isinstance(v, Tensor) for v in checkpoint.values()):
+    state = checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, dict) else None
+    if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
         raise ValueError("not a state dict: expected names with tensors")
-    return {name.removeprefix("module."): tensor for name, tensor in checkpoint.items()}
+    return {name.removeprefix("module."): tensor for name, tensor in state.items()}
 
 # %% ../nbs/25_released.ipynb #tr1
 def parameter_names(
@@ -104,6 +105,14 @@ def parameter_names(
     parts = [(name, *name.rpartition(".")) for name in model.state_dict()]
     return {f"{theirs[module]}.{kind}": name for name, module, _, kind in parts}
 
+# %% ../nbs/25_released.ipynb #sound
+def is_sound(
+    tensor: Tensor, # of a checkpoint
+) -> bool:
+    "Whether it holds finite numbers of 32 bits"
+    return (tensor.dtype == torch.float32 and tensor.layout == torch.strided and not tensor.is_meta
+            and bool(tensor.isfinite().all()))
+
 # %% ../nbs/25_released.ipynb #tr3
 def misfits(
     state: dict[str, Tensor], # the authors' names
@@ -113,12 +122,14 @@ def misfits(
     names = parameter_names(model)
     shapes = {theirs: tuple(model.state_dict()[ours].shape) for theirs, ours in names.items()}
     unread = ("head_feat.vgg.", *(() if model.config.ndm else ("seperator2.",)))
+    known = {name: tensor for name, tensor in state.items() if name in names}
     misshaped = [f"{name} is {tuple(tensor.shape)}, not {shapes[name]}"
-                 for name, tensor in state.items() if name in names and tuple(tensor.shape) != shapes[name]]
+                 for name, tensor in known.items() if tuple(tensor.shape) != shapes[name]]
+    unsound = [f"{name} holds other than finite float32 numbers" for name, t in known.items() if not is_sound(t)]
     missing = [f"{name} is missing" for name in names if name not in state]
     unexpected = [f"{name} is unexpected" for name in state
                   if name not in names and name not in dead_names() and not name.startswith(unread)]
-    return misshaped + missing + unexpected
+    return misshaped + unsound + missing + unexpected
 
 # %% ../nbs/25_released.ipynb #c015
 def translate(
@@ -127,8 +138,8 @@ def translate(
 ) -> tuple[dict[str, Tensor], int]: # our names, and how many of their parameters are dead
     "Rename the released parameters, or say in one line which do not fit"
     if problems := misfits(state, model):
-        raise ValueError(f"not a released DMGN for {model.config.task}: "
-                         f"{'; '.join(problems[:3])} ({len(problems)} in all)")
+        first = " ".join("; ".join(problems[:3]).split())
+        raise ValueError(f"not a released DMGN for {model.config.task}: {first[:300]} ({len(problems)} in all)")
     dead = sum(state[name].numel() for name in dead_names() if name in state)
     return {ours: state[theirs] for theirs, ours in parameter_names(model).items()}, dead
 

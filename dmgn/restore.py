@@ -34,7 +34,7 @@ from .config import DMGNConfig
 from .files import first_line, open_photograph, written_whole
 from .images import to_pil, to_tensor
 from .model import DMGN, DMGNOutput, mask_names
-from .network_files import bundled
+from .network_files import bundled, saved_network
 from .tasks import find_task
 
 # %% ../nbs/20_restore.ipynb #c014
@@ -105,15 +105,16 @@ def on_hub(
 
 # %% ../nbs/20_restore.ipynb #opennet
 def open_network(
-    model: str | Path, # bundled name, folder, Hub repository or authors' checkpoint
+    model: str | Path, # bundled name, folder of a network or a run, model.safetensors, Hub repository, authors' file
     task: str, # that a checkpoint of the authors' is for
 ) -> DMGN: # as it was saved
     "A saved network, or one line saying that it is nowhere"
     nowhere = FileNotFoundError(
         f"no network {model}: there is no such folder, and the Hub has none or is out of reach")
-    if Path(model).is_file(): return DMGN.from_released(model, task)
-    repository = isinstance(model, str) and "/" in model and not Path(model).exists()
-    if repository and not on_hub(str(model)): raise nowhere
+    path = Path(model)
+    if path.is_file() and path.suffix != ".safetensors": return DMGN.from_released(model, task)
+    here = path.exists() or saved_network(path)
+    if isinstance(model, str) and "/" in model and not here and not on_hub(model): raise nowhere
     try: return DMGN.from_pretrained(model)
     except (HfHubHTTPError, LocalEntryNotFoundError, ConnectionError): raise nowhere from None
 

@@ -7,10 +7,10 @@ __all__ = ['CHOICES', 'FREE', 'LENGTH', 'HELD', 'PRESETS', 'TrainConfig', 'check
            'make_accelerator', 'this_process', 'moving_average', 'networks_to_train', 'make_optimizers', 'Run',
            'finite_sum', 'update', 'discriminator_step', 'train_step', 'leave_signals', 'batches', 'synthetic_data',
            'training_data', 'validation_pairs', 'validation_data', 'to_array', 'validate', 'diagnose', 'save_samples',
-           'keep_best', 'save_checkpoint', 'same_run', 'read_checkpoint', 'load_checkpoint', 'change_length',
-           'write_log', 'continue_run', 'start_run', 'steps_left', 'log_terms', 'save_progress', 'take_steps',
-           'take_lock', 'locked', 'noted', 'told_to_stop', 'end_of', 'way_on', 'lost_connection', 'explained',
-           'check_main_guard', 'train', 'make_network', 'make_config']
+           'keep_best', 'save_checkpoint', 'same_run', 'read_checkpoint', 'fill_run', 'load_checkpoint',
+           'change_length', 'write_log', 'continue_run', 'start_run', 'steps_left', 'log_terms', 'save_progress',
+           'take_steps', 'take_lock', 'locked', 'noted', 'told_to_stop', 'end_of', 'way_on', 'lost_connection',
+           'explained', 'check_main_guard', 'train', 'make_network', 'make_config']
 
 # %% ../nbs/19_training.ipynb #c003
 import json
@@ -491,7 +491,7 @@ def same_run(
         theirs = saved[what]
         differing = [k for k in mine if k not in FREE + LENGTH and theirs.get(k) != mine[k]]
         changes = ", ".join(f"{k}={theirs.get(k)!r}, not {mine[k]!r}" for k in differing)
-        if differing: raise ValueError(f"{path} is of a run with {changes}")
+        if differing: raise ValueError(f"{path} is of a run with {changes[:300]}")
 
 # %% ../nbs/19_training.ipynb #h026
 def read_checkpoint(
@@ -500,13 +500,29 @@ def read_checkpoint(
     "Read a checkpoint; raises one line if the file is none"
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
-        missing = {"config", "network", "progress", "rng_state"} - set(saved)
-        if missing: raise KeyError(", ".join(sorted(missing)))
+        for name in ("config", "network", "progress", "rng_state"):
+            if not isinstance(saved[name], dict): raise TypeError(name)
+            if name != "rng_state": json.dumps(saved[name]) # raises unless it holds plain numbers and words
     except (OSError, MemoryError): raise
     except Exception as e:
         message = f"{path} is not a checkpoint of a run ({type(e).__name__}): delete it to start again"
         raise ValueError(message) from None
     return saved
+
+# %% ../nbs/19_training.ipynb #fillrun
+def fill_run(
+    run: Run, # to fill
+    saved: dict[str, Any], # contents of a checkpoint
+) -> None:
+    "Put everything where it was"
+    progress = {"steps": run.steps, "skipped": {}} | saved["progress"] # the two are not in older files
+    for name, value in run.progress.items():
+        if not isinstance(progress[name], type(value)): raise TypeError(f"progress has {name}={progress[name]!r}")
+    for name, part in run.parts().items(): part.load_state_dict(saved[name])
+    rng_state = saved["rng_state"]
+    torch.set_rng_state(rng_state["cpu"])
+    if torch.cuda.is_available() and "cuda" in rng_state: torch.cuda.set_rng_state(rng_state["cuda"])
+    run.progress = progress
 
 # %% ../nbs/19_training.ipynb #c057
 def load_checkpoint(
@@ -516,10 +532,11 @@ def load_checkpoint(
     "Continue where the last checkpoint stopped"
     saved = read_checkpoint(path)
     same_run(saved, run, path)
-    for name, part in run.parts().items(): part.load_state_dict(saved[name])
-    torch.set_rng_state(saved["rng_state"]["cpu"])
-    if torch.cuda.is_available() and "cuda" in saved["rng_state"]: torch.cuda.set_rng_state(saved["rng_state"]["cuda"])
-    run.progress = saved["progress"]
+    try: fill_run(run, saved)
+    except torch.OutOfMemoryError: raise
+    except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error: # PyTorch's, for whatever is amiss
+        what = f"{type(error).__name__}: {first_line(error)}"
+        raise ValueError(f"{path} does not fit this run ({what}): delete it to start again") from None
 
 # %% ../nbs/19_training.ipynb #len2
 def change_length(
@@ -551,7 +568,6 @@ def continue_run(
 ) -> None:
     "Go on from the checkpoint, and let log.json say the same"
     load_checkpoint(run, out / "checkpoint.pt")
-    run.progress = {"steps": run.steps, "skipped": {}} | run.progress
     change_length(run, out)
     if run.accelerator.is_main_process: write_log(run, out)
     else: run.progress["skipped"] = {} # each process counts its own

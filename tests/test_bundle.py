@@ -56,7 +56,8 @@ def test_set(tmp_path: Path) -> Path:
 
 def test_a_run_becomes_a_bundled_network(run: Path, test_set: Path, tmp_path: Path):
     into = tmp_path / "package/pretrained"
-    names = {"README.md", "config.json", "failures.png", "log.json", "model.safetensors", "results.json"}
+    names = {"README.md", "config.json", "failures.png", "log.json", "model.safetensors", "model.safetensors.sha256",
+             "results.json"}
     (into / "tiny").mkdir(parents=True)
     (into / "tiny/old.txt").write_text("of the network before")
     bundle(run, "tiny", "real20_300", test_set, run.parent, into=into)

@@ -128,7 +128,6 @@ def bundle(
     with tempfile.TemporaryDirectory(dir=into.parent, prefix=".") as work:
         folder, before = Path(work, "new"), Path(work, "before")
         DMGN.from_pretrained(run / "best").half().save_pretrained(folder)
-        (folder / "model.safetensors").chmod(0o644)
         network = DMGN.from_pretrained(folder)
         log, settings, data = (json.loads((run / f"{kind}.json").read_text()) for kind in ("log", "train", "data"))
         results = measure(network, benchmark_name, root)

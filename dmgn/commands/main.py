@@ -452,9 +452,10 @@ def weights_of(
     model: str, # bundled name, folder, checkpoint or Hub repository
 ) -> Path | None: # None: not a file on this computer that the user knows
     "The file that a network's weights are in"
-    from dmgn.files import PRETRAINED
-    places = PRETRAINED / model / "model.safetensors", Path(model) / "model.safetensors", Path(model)
-    return next((path for path in places if path.is_file()), None)
+    from dmgn.network_files import network_folder
+    if Path(model).is_file(): return Path(model)
+    folder = network_folder(model)
+    return folder and folder / "model.safetensors"
 
 # %% ../../nbs/21_commands.ipynb #c038
 def check_writable(

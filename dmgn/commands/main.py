@@ -14,6 +14,7 @@ __all__ = ['app', 'TaskOption', 'ModelOption', 'DeviceOption', 'TileOption', 'Ou
 # %% ../../nbs/21_commands.ipynb #c004
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -109,13 +110,11 @@ def why_left_out(
     path: Path, # of a file in a folder
 ) -> str | None: # None: it is a photograph; empty: its name says it
     "Why a file is not restored"
-    from dmgn.data import IMAGE_SUFFIXES
     from dmgn.files import is_photograph, is_raw
-    suffix = path.suffix.lower()
     if identity(path) is None or not path.is_file(): return "not a plain file"
     if is_raw(path): return "RAW"
-    if suffix in IMAGE_SUFFIXES or (not suffix and is_photograph(path)): return None
-    return "needs pip install pillow-heif" if suffix in (".heic", ".heif") else ""
+    if is_photograph(path): return None
+    return "needs pip install pillow-heif" if path.suffix.lower() in (".heic", ".heif") else ""
 
 # %% ../../nbs/21_commands.ipynb #left3
 def remarks(
@@ -170,7 +169,7 @@ def plan_outputs(
     save: Collection[str] = (), # parts to save beside each result
 ) -> Plan:
     "Every input and its output; raises one line if files would be lost"
-    from dmgn.data import IMAGE_SUFFIXES
+    from dmgn.files import IMAGE_SUFFIXES
     single = len(inputs) == 1 and not inputs[0].is_dir()
     names_file = out.suffix.lower() in IMAGE_SUFFIXES and not out.is_dir()
     if not (single and names_file) and (names_file or out.is_file()):
@@ -462,14 +461,12 @@ def check_writable(
     path: Path, # of a file to write
 ) -> None:
     "Raise one line if a file cannot be written"
-    from dmgn.files import written_whole
+    from dmgn.files import check_plain
     if path.is_dir() or not path.parent.is_dir():
         raise FileNotFoundError(f"cannot write {path}: expected the name of a file in a folder that exists")
-    probe = path.with_name(f".{path.name}.probe")
-    try:
-        with written_whole(probe) as partial: partial.touch()
+    check_plain(path)
+    try: tempfile.TemporaryFile(dir=path.parent).close()
     except OSError as error: raise OSError(f"cannot write {path}: {error.strerror}") from None
-    probe.unlink()
 
 # %% ../../nbs/21_commands.ipynb #rep2
 def check_reports(

@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from unicodedata import category
 
 import typer
 from typer.core import TyperGroup
@@ -20,8 +21,9 @@ from typer.core import TyperGroup
 def printable(
     text: object, # a file's name, a message, ...
 ) -> str: # in one line
-    "As text that moves no cursor: what cannot be printed is escaped"
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+    "As text that moves no cursor: what gives a terminal orders is escaped"
+    orders = ("Cc", "Cf", "Cs", "Zl", "Zp") # categories of Unicode: also what turns the direction of writing around
+    return "".join(c.encode("unicode_escape").decode() if category(c) in orders else c for c in str(text))
 
 # %% ../../nbs/31_shell.ipynb #c006
 def one_line(

@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['app', 'TaskOption', 'ModelOption', 'DeviceOption', 'TileOption', 'OutOption', 'ResultsOption', 'SaveOption',
-           'BenchmarkOption', 'RootOption', 'InputsOption', 'TargetsOption', 'PredOption', 'ScoredTaskOption',
-           'ProtocolOption', 'LpipsOption', 'CsvOption', 'JsonOption', 'show_version', 'main', 'Plan', 'identity',
-           'files_below', 'why_left_out', 'remarks', 'outputs_of', 'check_targets', 'plan_outputs', 'checked_network',
-           'Outcome', 'reason_of', 'restore_each', 'end_of', 'is_done', 'restore_photographs', 'demo', 'demo_of',
-           'check_choice', 'pairs_to_score', 'Scoring', 'what_to_score', 'predictor', 'scores_of', 'print_scores',
-           'files_of', 'weights_of', 'check_writable', 'check_reports', 'write_reports', 'evaluate']
+           'FormatOption', 'QualityOption', 'PixelsOption', 'BenchmarkOption', 'RootOption', 'InputsOption',
+           'TargetsOption', 'PredOption', 'ScoredTaskOption', 'ProtocolOption', 'LpipsOption', 'CsvOption',
+           'JsonOption', 'show_version', 'main', 'Plan', 'identity', 'files_below', 'why_left_out', 'remarks',
+           'outputs_of', 'check_targets', 'in_format', 'plan_outputs', 'checked_network', 'Outcome', 'reason_of',
+           'restore_each', 'end_of', 'is_done', 'restore_photographs', 'demo', 'demo_of', 'check_choice',
+           'pairs_to_score', 'Scoring', 'what_to_score', 'predictor', 'scores_of', 'print_scores', 'files_of',
+           'weights_of', 'check_writable', 'check_reports', 'write_reports', 'evaluate']
 
 # %% ../../nbs/21_commands.ipynb #c004
 import os
@@ -162,11 +163,26 @@ def check_targets(
             if identity(other) != identity(source):
                 raise ValueError(f"{other} and {source} would both become {path}: restore them into different folders")
 
+# %% ../../nbs/21_commands.ipynb #infmt
+def in_format(
+    target: Path, # where a restoration goes
+    format: str | None, # to write in; None: the photograph's own
+) -> Path: # with a suffix that says so; its own if that does
+    "A name that follows the format"
+    from dmgn.files import IMAGE_SUFFIXES
+    from dmgn.photographs import format_of
+    if format is None: return target
+    kind, suffix = format_of(format), target.suffix.lower()
+    if suffix in IMAGE_SUFFIXES and format_of(suffix[1:]) == kind: return target
+    name = target.stem if suffix in IMAGE_SUFFIXES else target.name
+    return target.with_name(f"{name}.{dict(jpeg='jpg', tiff='tif').get(format.lower(), format.lower())}")
+
 # %% ../../nbs/21_commands.ipynb #c015
 def plan_outputs(
     inputs: list[Path], # photographs and folders
     out: Path, # folder to write to; for one photograph also a file with the suffix of an image
     save: Collection[str] = (), # parts to save beside each result
+    format: str | None = None, # to write in; None: each photograph's own
 ) -> Plan:
     "Every input and its output; raises one line if files would be lost"
     from dmgn.files import IMAGE_SUFFIXES
@@ -174,9 +190,11 @@ def plan_outputs(
     names_file = out.suffix.lower() in IMAGE_SUFFIXES and not out.is_dir()
     if not (single and names_file) and (names_file or out.is_file()):
         raise ValueError(f"{out} names a file: expected a folder to write to, or a single photograph to restore")
+    if names_file and in_format(out, format) != out: raise ValueError(f"{out} is not {format}: leave out --format")
     whole = Plan({}, {}, {})
     for plan in [outputs_of(given, out) for given in inputs]:
-        whole.targets.update(dict.fromkeys(plan.targets, out) if names_file else plan.targets)
+        targets = dict.fromkeys(plan.targets, out) if names_file else plan.targets
+        whole.targets.update({source: in_format(target, format) for source, target in targets.items()})
         whole.left_out.update(plan.left_out)
         whole.unread.update(plan.unread)
     check_targets(whole.targets, save)
@@ -261,6 +279,14 @@ ResultsOption = Annotated[Path, typer.Option("--out", "-o",
 SaveOption = Annotated[str, typer.Option(metavar="PARTS", show_default=False,
     help="Save beside each result what the network found: any of noise,coarse,map.")]
 
+# %% ../../nbs/21_commands.ipynb #fmtopt
+FormatOption = Annotated[str | None, typer.Option("--format", metavar="NAME", show_default=False,
+    help="Format to write: jpeg, png, tiff, webp, avif, bmp, ppm or jp2. [default: the photograph's own]")]
+QualityOption = Annotated[int | None, typer.Option(min=1, max=100, show_default=False,
+    help="Of JPEG, WebP and AVIF. [default: a JPEG file's own, else 95]")]
+PixelsOption = Annotated[int | None, typer.Option("--max-pixels", metavar="N", min=1, show_default=False,
+    help="Refuse photographs with more pixels. [default: 300 million]")]
+
 # %% ../../nbs/21_commands.ipynb #c018
 @app.command("restore")
 def restore_photographs(
@@ -272,6 +298,9 @@ def restore_photographs(
     device: DeviceOption = None, # where to run
     tile: TileOption = None, # side of the tiles
     save: SaveOption = "", # parts to save beside each result
+    format: FormatOption = None, # to write in
+    quality: QualityOption = None, # of what is written
+    max_pixels: PixelsOption = None, # of a photograph
     resume: Annotated[bool, typer.Option("--resume", help="Skip photographs that are there already.")] = False,
 ) -> None:
     """Remove rain, reflections or haze from photographs, each under its own name in the folder OUT.
@@ -285,11 +314,13 @@ def restore_photographs(
     is never overwritten; another file of that name that is in OUT already is replaced, or skipped with --resume.
     A file that cannot be restored is named at the end, and the exit code is then 1; files that are no photographs
     are counted and named, too."""
+    from dmgn.files import MAX_PIXELS
     parts = tuple(filter(None, save.split(",")))
-    plan, network = plan_outputs(inputs, out, parts), checked_network(task, model, device, tile, parts)
+    plan, network = plan_outputs(inputs, out, parts, format), checked_network(task, model, device, tile, parts)
     todo = {source: target for source, target in plan.targets.items() if not (resume and is_done(target, parts))}
-    kind = out.suffix[1:] if out in plan.targets.values() else None
-    outcome = restore_each(todo, task=task, model=network, tile=tile, device=device, save=parts, format=kind)
+    kind = format or (out.suffix[1:] if out in plan.targets.values() else None)
+    outcome = restore_each(todo, task=task, model=network, tile=tile, device=device, save=parts, format=kind,
+                           quality=quality, max_pixels=max_pixels or MAX_PIXELS)
     skipped = len(plan.targets) - len(todo)
     there = f", {skipped} there already" if skipped else ""
     typer.echo(f"{outcome.restored} of {len(plan.targets)} photographs restored into {printable(out)}{there}")

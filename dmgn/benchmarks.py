@@ -14,8 +14,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from .data import IMAGE_SUFFIXES
-from .files import PACKAGE, read_rgb, written_whole
+from .files import IMAGE_SUFFIXES, PACKAGE, read_rgb, written_whole
 from .images import as_bytes
 from .metrics import crop_centre
 

@@ -98,7 +98,9 @@ def test_resume_does_what_is_missing(run: Callable[..., Result], network: str):
     (["trip", "nowhere.jpg", "-o", "clean"], "no photograph or folder nowhere.jpg"),
     (["empty", "-o", "clean"], "no photographs in empty"),
     (["trip", "other", "-o", "clean"], "would both become clean/a.png"),
-    (["trip/a.png", "-o", "clean.png"], "expected a folder"),
+    (["trip/a.png", "trip/b.jpg", "-o", "clean.png"], "expected a folder"),
+    (["trip", "-o", "clean.png"], "expected a folder"),
+    (["nowhere.png", "-o", "clean.png"], "no photograph or folder nowhere.png"),
     (["trip", "-o", "trip/a.png"], "expected a folder"), (["trip", "-o", "clean", "--task", "snow"], "no task 'snow'"),
     (["trip", "-o", "clean", "--model", "empty"], "empty holds no config.json"),
     (["trip", "-o", "clean", "--model", "trip/a.png"], "not a checkpoint"),
@@ -114,21 +116,22 @@ def test_refused_before_anything_is_written(run: Callable[..., Result], network:
 
 def test_an_output_folder_inside_the_input_is_not_restored_again(run: Callable[..., Result]):
     shutil.copytree("trip", "trip/clean")
-    planned = plan_outputs([Path("trip")], Path("trip/clean"))
+    planned = plan_outputs([Path("trip")], Path("trip/clean")).targets
     assert [p.as_posix() for p in planned] == ["trip/a.png", "trip/b.jpg", "trip/day2/c.png"]
 
 
 def test_an_output_folder_above_the_input(run: Callable[..., Result]):
-    assert plan_outputs([Path("trip/day2")], Path("trip")) == {Path("trip/day2/c.png"): Path("trip/c.png")}
+    assert plan_outputs([Path("trip/day2")], Path("trip")).targets == {Path("trip/day2/c.png"): Path("trip/c.png")}
 
 
 def test_a_photograph_given_twice_is_restored_once_into_one_file(run: Callable[..., Result]):
-    assert len(set(plan_outputs([Path("trip/a.png"), Path("trip")], Path("clean")).values())) == 3
+    assert len(set(plan_outputs([Path("trip/a.png"), Path("trip")], Path("clean")).targets.values())) == 3
 
 
 def test_hidden_files_are_left_alone(run: Callable[..., Result]):
     Path("trip/._a.png").write_text("of a file manager")
-    assert len(plan_outputs([Path("trip")], Path("clean"))) == 3
+    plan = plan_outputs([Path("trip")], Path("clean"))
+    assert len(plan.targets) == 3 and not plan.left_out
 
 
 def test_a_useless_device_is_one_line(run: Callable[..., Result], network: str):

@@ -422,7 +422,7 @@ def diagnose(
         if output.noise_distribution_map is None: continue
         noise = (mixture - background).abs().mean(0).flatten().numpy()
         noise_map = output.noise_distribution_map.float().cpu().flatten().numpy()
-        if noise.std() and noise_map.std(): # else there is nothing to correlate
+        if min(noise.std(), noise_map.std()) > 1e-6: # else there is nothing to correlate
             found["noise map correlation"].append(float(np.corrcoef(noise_map, noise)[0, 1]))
     if hook: hook.remove()
     return {name: float(np.mean(values)) for name, values in sorted(found.items())}

@@ -704,6 +704,7 @@ def noted(
     try: yield came
     finally: signal.signal(number, before or signal.SIG_DFL)
 
+# %% ../nbs/19_training.ipynb #n009
 def told_to_stop(
     run: Run, # between two steps
     came: list[int], # see noted
@@ -737,6 +738,7 @@ def lost_connection(
     words = ("onnection", "NCCL", "gloo", "Socket", "peer")
     return this_process().num_processes > 1 and any(word in str(error) for word in words)
 
+# %% ../nbs/19_training.ipynb #n010
 @contextmanager
 def explained(
     out: Path, # folder of a run

@@ -132,7 +132,8 @@ def inspect(done: subprocess.CompletedProcess, given: Path, out: Path) -> list[s
     return faults
 
 
-def main() -> int:  # 1 if something was lost
+def arguments() -> argparse.Namespace:
+    "What was typed"
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "--free",
@@ -142,11 +143,12 @@ def main() -> int:  # 1 if something was lost
         help="room in kilobytes, one trial each",
     )
     parser.add_argument("--named", action="store_true", help="give the files by name, not their folder")
-    options = parser.parse_args()
-    faults, environment = (
-        [],
-        os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"},
-    )
+    return parser.parse_args()
+
+
+def main() -> int:  # 1 if something was lost
+    options, faults, paths = arguments(), [], f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         make_photographs(place / "photographs")
@@ -156,18 +158,8 @@ def main() -> int:  # 1 if something was lost
         for kilobytes in options.free:
             disk = place / f"disk{kilobytes}"
             with small_disk(disk, kilobytes) as start:
-                command = [
-                    *start,
-                    sys.executable,
-                    "-m",
-                    "dmgn",
-                    "restore",
-                    *inputs,
-                    "-o",
-                    disk / "out",
-                    "--model",
-                    place / "network",
-                ]
+                command = [*start, sys.executable, "-m", "dmgn", "restore", *inputs]
+                command += ["-o", disk / "out", "--model", place / "network"]
                 done = run_to_its_end(command, environment)
                 if done is None:
                     found = [f"did not end within {SECONDS} s"]

@@ -163,13 +163,8 @@ def main() -> int:  # 1 if something was lost
         place = Path(folder)
         prepare(place)
         whole, cut = place / "whole", place / "cut"
-        subprocess.run(
-            command(place, whole, options.steps),
-            env=ENVIRONMENT,
-            check=True,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+        silent = dict(env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        subprocess.run(command(place, whole, options.steps), check=True, **silent)
         while kills < options.kills:
             resume = ("--resume",) * (cut / "checkpoint.pt").exists()
             code, said = run_until(command(place, cut, options.steps, *resume), cut, chance.uniform(0, 1))
@@ -190,12 +185,7 @@ def main() -> int:  # 1 if something was lost
                 check(cut, f"resumed after kill {kills}", faults)
         if kills < options.kills:
             faults.append(f"the run ended after {kills} kills: take more --steps")
-        subprocess.run(
-            command(place, cut, options.steps, "--resume"),
-            env=ENVIRONMENT,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+        subprocess.run(command(place, cut, options.steps, "--resume"), **silent)
         check(cut, "at the end", faults)
         if (cut / "checkpoint.pt").exists():
             compare(state_of(whole)[0], state_of(cut)[0], faults)

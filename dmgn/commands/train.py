@@ -48,6 +48,7 @@ def without_copies(
     sizes, contents = {path.stat().st_size for path in kept}, {sha256(path) for path in kept}
     return [path for path in found if path.stat().st_size not in sizes or sha256(path) not in contents]
 
+# %% ../../nbs/22_train_command.ipynb #n004
 def split_photographs(
     train: Sequence[Path], # folders of training photographs
     val: Path | None, # folder of validation photographs; None: some of the others
@@ -160,6 +161,7 @@ def located(
     if name is None or name in ("random", *bundled()) or not Path(name).exists(): return name
     return str(Path(name).resolve())
 
+# %% ../../nbs/22_train_command.ipynb #n005
 def checked(
     given: Given, # as typed
 ) -> Given: # with the task's own name, absolute paths, and the preset's crops where none were given
@@ -255,6 +257,7 @@ def kept_validation(
         raise ValueError(f"{out / 'data.json'} has no list of validation photographs: delete it to go on without "
                          "that check") from None
 
+# %% ../../nbs/22_train_command.ipynb #n006
 def find_files(
     given: Given, # folders
     out: Path | None = None, # folder of the run: no photographs in it are meant
@@ -420,6 +423,7 @@ def option(
 
 FOLDERS = dict(metavar="INPUTS TARGETS")
 
+# %% ../../nbs/22_train_command.ipynb #n007
 class RepeatedPairs(TyperCommand):
     "A command whose options with two folders may be given several times, which Typer has no type for"
     def parse_args(self,

@@ -788,8 +788,8 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 # %% ../nbs/19_training.ipynb #c018x1
 def make_network(
-    preset: str, # "small" or "paper"
-    task: str, # what it will be trained for
+    preset: str, # "small", "base" or "paper"
+    task: str, # what it will be trained for, or "any"
     model: str | None, # a network to start from, in place of a new one
     vgg: str | None, # VGG-19 weights of a new one
     seed: int, # of its weights
@@ -801,7 +801,7 @@ def make_network(
 
 # %% ../nbs/19_training.ipynb #c020x1
 def make_config(
-    preset: str, # "small" or "paper"
+    preset: str, # "small", "base" or "paper"
     task: str, # decides the protocol of the validation
     given: dict[str, Any], # fields of TrainConfig; None: the preset's
 ) -> TrainConfig:

@@ -20,5 +20,9 @@ check imports lint-imports
 check notebooks notebooks
 check sync python tools/check_sync.py
 if [ -n "$failed" ]; then echo "Failed before pytest:$failed" >&2; fi
-check pytest python -m pytest
+pytest_files() { # two files at a time, each on one thread
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 python -m pytest --numprocesses 2 --dist loadfile
+}
+
+check pytest pytest_files
 [ -z "$failed" ]

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import torch
 from scipy.special import stdtrit
 
+from ..config import DMGNConfig
 from .definitions import Experiment
 from ..files import PACKAGE
 from ..report import Table, versions
@@ -238,6 +239,8 @@ def check_current(
         variant = variants[r["variant"]]
         parts = {"network": asdict(variant.network), "training": asdict(replace(variant.training, seed=r["seed"]))}
         today = json.loads(json.dumps(parts))
-        if changed := [name for name in today if r[name] != today[name]]:
+        network = DMGNConfig.from_json(json.dumps(r["network"]))
+        before = {"network": json.loads(network.to_json()), "training": r["training"]}
+        if changed := [name for name in today if before[name] != today[name]]:
             raise ValueError(f"the result of {r['variant']}, seed {r['seed']}, is of another {' and '.join(changed)} "
                              f"than today's: run {experiment.name} again")

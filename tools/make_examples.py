@@ -12,7 +12,7 @@ from torchvision.transforms.v2.functional import pil_to_tensor
 
 from dmgn.data import to_unit_range
 from dmgn.files import EXAMPLES
-from dmgn.haze import HazeParameters, add_haze, random_depth
+from dmgn.haze import HazeParameters, add_haze, smooth_depth
 from dmgn.rain import RainParameters, add_rain
 from dmgn.reflection import ReflectionParameters, add_reflection
 
@@ -80,7 +80,7 @@ def make(
     other, window = recipe.reflection
     background, reflected = (to_unit_range(pil_to_tensor(image)) for image in (clean, reduced(other, recipe.size)))
     def seeded(seed: int) -> torch.Generator: return torch.Generator().manual_seed(seed)
-    depth = random_depth(clean.height, clean.width, seeded(recipe.haze[0]))
+    depth = smooth_depth(clean.height, clean.width, seeded(recipe.haze[0]))
     mixtures = {"_rain": add_rain(background, seeded(recipe.rain[0]), recipe.rain[1]),
                 "_reflection": add_reflection(background, reflected, seeded(0), window),
                 "_haze": add_haze(background, seeded(0), depth, recipe.haze[1])}
@@ -109,7 +109,7 @@ def terms(
 - Reduced to {width} x {height} pixels.
 - Rain: seed {rain_seed}, {settings(rain)}.
 - Reflection: of `{other}`, {settings(window)}.
-- Haze: `random_depth` of seed {haze_seed}, {settings(haze)}.
+- Haze: `smooth_depth` of seed {haze_seed}, {settings(haze)}.
 """
 
 

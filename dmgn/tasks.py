@@ -47,13 +47,14 @@ TASKS = {task.name: task for task in (
          ("real20_300",), "dmgn.reflection:synthesise", "dmgn.reflection:synthesise_published",
          "dmgn.reflection:behind_pane"),
     Task("deraining", ("rain", "derain"), "rain", "tiny-deraining", "y", "y",
-         ("rain100L",), "dmgn.rain:synthesise_veiled", "dmgn.rain:synthesise"),
+         ("rain100L", "gt_rain_dev"), "dmgn.rain:synthesise_veiled", "dmgn.rain:synthesise"),
     Task("dehazing", ("haze", "dehaze"), "haze", "tiny-dehazing", "rgb", "rgb",
-         ("ihaze_small",), "dmgn.haze:synthesise", "dmgn.haze:synthesise"),
+         ("ihaze_small", "sots_indoor_50"), "dmgn.haze:synthesise", "dmgn.haze:synthesise"),
 )}
 
 # %% ../nbs/27_tasks.ipynb #n001
-ANY = Task("any", ("all",), "", "small-any", "rgb", "rgb", ("rain100L", "real20_300", "ihaze_small"),
+ANY = Task("any", ("all",), "", "small-any", "rgb", "rgb",
+           tuple(name for task in TASKS.values() for name in task.test_sets),
            "dmgn.tasks:some_noise", "dmgn.tasks:some_validation_noise")
 
 def _by_chance(

@@ -48,11 +48,13 @@ TREES = {  # by data set: trees, each as input > target, or > alone where there 
                  "rain_data_test_Light/rain/X2/norain-001x2.png > rain_data_test_Light/norain/norain-001.png"],
     "rain100H": ["rain100H/inputcrop/1.png > rain100H/cleancrop/1.png",
                  "Rain100H/rainy/rain-001.png > Rain100H/norain-001.png"],
+    "gt_rain_dev": ["gt_rain_dev/input/Road-R-001.png > gt_rain_dev/target/Road-R-001.png"],
     "its": ["ITS_v2/hazy/1_1_0.90179.png > ITS_v2/clear/1.png"],
     "ots": ["OTS_BETA/hazy/part1/0005_0.8_0.04.jpg > OTS_BETA/clear/0005.jpg",
             "hazy/0005_0.8_0.04.jpg > clear/0005.jpg"],
     "sots_indoor": ["SOTS/indoor/nyuhaze500/hazy/1400_1.png > SOTS/indoor/nyuhaze500/gt/1400.png",
                     "indoor/hazy/1400_10.png > indoor/clear/1400.png"],
+    "sots_indoor_50": ["sots_indoor_50/hazy/1400_1.png > sots_indoor_50/gt/1400.png"],
     "sots_outdoor": ["SOTS/outdoor/hazy/0001_0.8_0.2.jpg > SOTS/outdoor/gt/0001.png",
                      "outdoor/hazy/0001_0.8_0.2.jpg > outdoor/clear/0001.png"],
     "ohaze": ["# O-HAZY NTIRE 2018/hazy/01_outdoor_hazy.jpg > # O-HAZY NTIRE 2018/GT/01_outdoor_GT.jpg",
@@ -126,7 +128,8 @@ def test_two_pictures_of_one_name_are_an_error(tmp_path: Path):
         benchmark_pairs("rain100L", tmp_path)
 
 
-@pytest.mark.parametrize(("name", "count"), [("rain100L", 100), ("real20_300", 20), ("ihaze_small", 15)])
+@pytest.mark.parametrize(("name", "count"), [("rain100L", 100), ("real20_300", 20), ("ihaze_small", 15),
+                                                ("gt_rain_dev", 19), ("sots_indoor_50", 50)])
 def test_the_data_beside_the_project_are_read(name: str, count: int, shared: Callable[[str], Path]):
     root = shared(f"data/{name}")
     pairs = benchmark_pairs(name, root)

@@ -2,6 +2,7 @@
 import json
 import shlex
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import typer
 from PIL import Image
 
 from dmgn.commands.main import app
-from dmgn.commands.train import record_settings
+from dmgn.commands.train import Given, record_settings
 from dmgn.config import DMGNConfig
 from dmgn.files import PRETRAINED, read_rgb
 from dmgn.images import example
@@ -36,31 +37,30 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
                    vgg_weights="random")
     config = TrainConfig.small(2, batch=2, validate_every=1, workers=0, tracker=None, protocol="rgb")
     out = folder.parent / "run"
-    record_settings(dict(task="reflection", train=folder, val=None, pairs=None, val_pairs=None, pair_share=0.3,
-                         depth=None,
-                  model=None, preset="small", crop=24,
-                  short_sides=(32, 48), vgg=folder.parent / "vgg.safetensors"), out, False)
+    given = Given("reflection", train=(folder,), crop=24, short_sides=(32, 48), vgg=str(out / "vgg.safetensors"))
+    record_settings(asdict(given), out, False)
     train(network, data(), validation_pairs(PHOTOGRAPHS[:1], TASKS["reflection"].synthesise, 64), out, config)
     return out
 
 
-@pytest.fixture
-def test_set(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def test_set(run: Path) -> Path:
     "Two pairs laid out as Real20."
+    root = run.parent
     mixture, clean = example("coffee", "reflection")
     for folder, image in (("blended", mixture), ("transmission_layer", clean)):
-        Path(tmp_path, "real20_300", folder).mkdir(parents=True)
-        for n in (3, 4): image.crop((40 * n, 30, 40 * n + 48, 80)).save(tmp_path / "real20_300" / folder / f"{n}.png")
-    return tmp_path
+        (root / "real20_300" / folder).mkdir(parents=True)
+        for n in (3, 4): image.crop((40 * n, 30, 40 * n + 48, 80)).save(root / "real20_300" / folder / f"{n}.png")
+    return root
 
 
 def test_a_run_becomes_a_bundled_network(run: Path, test_set: Path, tmp_path: Path):
     into = tmp_path / "package/pretrained"
-    names = {"README.md", "config.json", "failures.png", "log.json", "model.safetensors", "model.safetensors.sha256",
-             "results.json"}
+    names = {"README.md", "config.json", "failures.png", "gains.png", "log.json", "model.safetensors",
+             "model.safetensors.sha256", "results.json"}
     (into / "tiny").mkdir(parents=True)
     (into / "tiny/old.txt").write_text("of the network before")
-    bundle(run, "tiny", "real20_300", test_set, run.parent, into=into)
+    bundle(run, "tiny", test_set, ("real20_300",), into)
     folder = into / "tiny"
     assert {path.name for path in folder.iterdir()} == names
     assert [path.name for path in into.parent.rglob("*")
@@ -71,7 +71,7 @@ def test_a_run_becomes_a_bundled_network(run: Path, test_set: Path, tmp_path: Pa
         assert torch.equal(network.state_dict()[name], value.half().float()), name
     with Image.open(folder / "failures.png") as picture: assert picture.mode == "P"
     assert (folder / "failures.png").stat().st_size < 150_000
-    results = json.loads((folder / "results.json").read_text())
+    results = json.loads((folder / "results.json").read_text())["test_sets"]
     assert [(row["benchmark"], row["protocol"], row["count"])
             for row in results] == [("real20_300", "rgb-per-channel", 2), ("real20_300", "rgb", 2)]
     pairs = [tuple(read_rgb(test_set / f"real20_300/{kind}/{n}.png") for kind in ("blended", "transmission_layer"))
@@ -85,7 +85,7 @@ def test_a_run_becomes_a_bundled_network(run: Path, test_set: Path, tmp_path: Pa
     card, log = (folder / "README.md").read_text(), json.loads((run / "log.json").read_text())
     command = "dmgn train --task reflection --preset small --train 'DATA/it'\"'\"'s mine' --crop 24 --short-sides 32 48"
     assert f"{command} --vgg vgg.safetensors" in card
-    assert f"real20_300, 2 of 20 pictures, never trained on | rgb | {results[1]['input']['psnr']:.2f} dB" in card
+    assert f"real20_300, 2 of 20 pictures | rgb | {results[1]['input']['psnr']:.2f} dB" in card
     assert WORDS["reflection"]["limits"] in card
     assert [f"{row['psnr']:.2f}" in card for row in log["log"] if "psnr" in row] == [True, True] and "| 2 | " in card
     assert "4 photographs with synthetic noise" in card and "1 others" in card and "2 of 2 crops of 24 x 24" in card
@@ -95,12 +95,13 @@ def test_a_run_becomes_a_bundled_network(run: Path, test_set: Path, tmp_path: Pa
 
 def test_the_command_of_a_card_is_one_that_dmgn_takes(run: Path):
     settings, learnt = (json.loads((run / f"{name}.json").read_text()) for name in ("train", "data"))
-    learnt |= {"pairs": ["/d/rain", "/d/clean"], "model": "a/b", "depth": "/d/depth"}
+    learnt |= {"pairs": [["/d/rain", "/d/clean"], ["/d/a", "/d/b"]], "pair_share": [0.2, 0.1], "model": "a/b",
+               "depth": "/d/depth", "clean_share": 0.1}
     words = shlex.split(command(settings | {"precision": "bf16", "learning_rate": 0.1, "compile": True}, learnt,
                                 Path("/d")))
     options = typer.main.get_command(app).commands["train"].make_context("train", words[2:]).params
-    expected = {"task": "reflection", "pairs": (Path("DATA/rain"), Path("DATA/clean")), "pair_share": 0.3,
-                "model": "a/b", "depth": Path("DATA/depth"), "steps": 2,
+    expected = {"task": "reflection", "pairs": [Path("DATA/rain"), Path("DATA/clean"), Path("DATA/a"), Path("DATA/b")],
+                "pair_share": [0.2, 0.1], "clean_share": 0.1, "model": "a/b", "depth": Path("DATA/depth"), "steps": 2,
                 "epochs": None, "batch": 2, "accumulate": None, "crop": 24, "short_sides": (32, 48),
                 "learning_rate": 0.1, "validate_every": 1, "seed": 0,
                 "precision": "bf16", "compiled": True, "preset": "small", "val": None}
@@ -111,7 +112,7 @@ def test_the_command_of_a_card_is_one_that_dmgn_takes(run: Path):
 def test_nothing_is_left_of_a_network_that_cannot_be_measured(run: Path, test_set: Path, tmp_path: Path):
     into = tmp_path / "package/pretrained"
     for name, root, message in [("rain100L", test_set, "rain100L"), ("real20_300", tmp_path / "none", "no folder")]:
-        with pytest.raises((ValueError, FileNotFoundError), match=message): bundle(run, "tiny", name, root, into=into)
+        with pytest.raises((ValueError, FileNotFoundError), match=message): bundle(run, "tiny", root, (name,), into)
         assert [path.name for path in into.parent.rglob("*")] == ["pretrained"]
 
 
@@ -125,6 +126,6 @@ def test_failures_are_looked_for_in_noise_that_is_the_same_at_every_call(task: s
 def test_every_bundled_network_has_numbers_and_a_card():
     for folder in (path.parent for path in PRETRAINED.glob("*/config.json")):
         assert (folder / "README.md").read_text().startswith("---\nlibrary_name: dmgn\n")
-        for row in json.loads((folder / "results.json").read_text()):
+        for row in json.loads((folder / "results.json").read_text())["test_sets"]:
             assert row["restored"]["psnr"] > row["input"]["psnr"]
         assert (folder / "model.safetensors").stat().st_size < 4_000_000

@@ -4,23 +4,25 @@ import argparse
 import json
 import shlex
 import tempfile
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
+import numpy as np
 import torch
 from PIL import Image, ImageOps
 
 from dmgn.benchmarks import benchmark, benchmark_pairs
-from dmgn.commands.train import split_pairs, split_photographs
+from dmgn.commands.train import Given, find_files, kept_validation, leave_out_leaks
 from dmgn.files import EXAMPLES, PRETRAINED, read_rgb
 from dmgn.images import example, show_images, to_pil, to_tensor
 from dmgn.metrics import DEFINITIONS, Score, evaluate_pairs, psnr
 from dmgn.model import DMGN
 from dmgn.restore import load_network, restore
 from dmgn.synthesis import Scene
-from dmgn.tasks import TASKS
-from dmgn.training import TrainConfig
+from dmgn.tasks import find_task
+from dmgn.training import make_config
 
 WORDS = {
     "reflection": {
@@ -46,6 +48,10 @@ WORDS = {
                   "Thin bright lines of the scene, such as whiskers, wires and fences, may be taken for rain, and"
                   " a photograph with hardly any rain loses fine detail: of those below, which have synthetic "
                   "rain, the nearly clean ones end 5 to 12 dB farther from the truth."},
+    "any": {
+        "removes": "rain, reflections and haze, whichever there is",
+        "validation": "synthetic rain, reflections and haze in turn, and some of the pairs",
+        "limits": "LIMITS"},
     "dehazing": {
         "removes": "haze",
         "validation": "synthetic haze as in training, on other photographs",
@@ -65,7 +71,7 @@ tags: [image-restoration, {task}]
 # {name}
 
 A small Deep-Masking Generative Network that removes {removes}: \
-`DMGN.from_pretrained("{name}")`, or `dmgn restore photo.jpg --task {task} -o clean`.
+`DMGN.from_pretrained("{name}")`, or `dmgn restore photo.jpg{option} -o clean`.
 {weights:.2f} M trained weights and VGG-19 down to relu{taps}_1 ({trunk:.2f} M, frozen), \
 stored in half precision ({megabytes:.1f} MB).
 
@@ -87,14 +93,41 @@ Validation PSNR (protocol {protocol}), logged during training; the weights of th
 
 ## Measured
 
+On pictures that it was neither trained nor chosen on:
+
 | pictures | protocol | as they are | restored |
 |---|---|---|---|
 {measured}
 
+What a picture gains, in dB of PSNR, sorted from the worst:
+
+| pictures | protocol | worst | 10% | median | 90% | best | lose more than 0.1 dB |
+|---|---|---|---|---|---|---|---|
+{gains}
+
+![Gain of every picture, sorted from the worst, one curve for each test set](gains.png)
+
+What it does to photographs without noise, output against input:
+
+| pictures | protocol | mean | worst |
+|---|---|---|---|
+{clean}
+
 {definitions}
 
 `tools/bundle_network.py` measured the stored half-precision weights and wrote this card; \
-the validation PSNR is from the run's log.
+the validation PSNR is from the run's log. Every picture's numbers are in `results.json`.
+
+## Its parts at work
+
+On validation pictures, at the step whose weights are kept:
+
+| | |
+|---|---|
+{parts}
+
+Spread: standard deviation over the pixels (separator) or the channels (ACA), 0 where a part does nothing. \
+The noise map marks the noise if its correlation with the true noise is far from 0.
 
 ## Limits
 
@@ -112,15 +145,14 @@ for Large-Scale Image Recognition*, CC BY 4.0; converted to RGB in [0, 1] with I
 and its activations scaled by 0.01.
 The photographs that it was trained on are their owners'; none is part of the network.
 """
+CLEAN = ("rain100L", "sots_indoor_50") # test sets whose targets are clean photographs
 
 
 def bundle(
     run: Path, # folder that `dmgn train` wrote
     name: str, # of the bundled network
-    benchmark_name: str, # test set of its task
-    root: Path, # the test set's folder
-    data_root: Path | None = None, # called DATA in the card's command
-    photographs: str | None = None, # what it was trained on, for the card
+    root: Path, # folder that holds the test sets; called DATA in the card's command
+    sets: tuple[str, ...] | None = None, # to measure it on; None: those of its task
     into: Path = PRETRAINED, # where the bundled networks are
 ) -> None:
     "Write INTO/NAME from a run's best network, whole or not at all"
@@ -129,35 +161,91 @@ def bundle(
         folder, before = Path(work, "new"), Path(work, "before")
         DMGN.from_pretrained(run / "best").half().save_pretrained(folder)
         network = DMGN.from_pretrained(folder)
-        log, settings, data = (json.loads((run / f"{kind}.json").read_text()) for kind in ("log", "train", "data"))
-        results = measure(network, benchmark_name, root)
+        log, settings, data = records(run)
+        names = find_task(data["task"]).test_sets if sets is None else sets
+        results = {"test_sets": [row for one in names for row in measure(network, one, root)],
+                   "clean": [measure_clean(network, one, root) for one in CLEAN if sets is None or one in sets]}
         (folder / "log.json").write_text(json.dumps(log))
-        (folder / "results.json").write_text(json.dumps(results, indent=2) + "\n")
-        save_failures(network, settings["protocol"], folder / "failures.png")
-        (folder / "README.md").write_text(card(name, folder, network, log, settings, data, results, data_root,
-                                               photographs))
+        (folder / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+        save_failures(network, data["task"], settings["protocol"], folder / "failures.png")
+        save_gains(results["test_sets"], folder / "gains.png")
+        (folder / "README.md").write_text(card(name, folder, network, run, results, root))
         if (into / name).exists(): (into / name).rename(before)
         folder.rename(into / name)
+
+
+def records(
+    run: Path, # folder that `dmgn train` wrote
+) -> tuple[dict[str, Any], ...]: # log.json, train.json, data.json
+    "What a run wrote about itself"
+    return tuple(json.loads((run / f"{kind}.json").read_text()) for kind in ("log", "train", "data"))
 
 
 def measure(
     network: DMGN, # with the weights as they are stored
     name: str, # of the test set
     root: Path, # its folder
-) -> list[dict[str, Any]]: # a row a protocol
+) -> list[dict[str, Any]]: # a row for each protocol
     "The network's scores on a test set, by its protocol; also in rgb where that is not the same"
     row, pairs = benchmark(name), benchmark_pairs(name, root)
     load_network(row.task, network)
     restored = [restore(read_rgb(source), row.task, network).background for source, _ in pairs]
-    def values(score: Score) -> dict[str, float]: return {"psnr": score.psnr, "ssim": score.ssim}
     found = []
     for protocol in [row.protocol] + ["rgb"] * (row.protocol == "rgb-per-channel"):
-        waiting = iter(restored)
-        scores = {"input": lambda image: image, "restored": lambda _: next(waiting)}
-        means = {what: values(evaluate_pairs(predict, pairs, protocol, row.crops)[1])
-                 for what, predict in scores.items()}
-        found.append({"benchmark": name, "protocol": protocol, "count": len(pairs), **means})
+        waiting, scores = iter(restored), {}
+        for kind, predict in (("input", lambda image: image), ("restored", lambda _: next(waiting))):
+            scores[kind] = evaluate_pairs(predict, pairs, protocol, row.crops)
+        pictures = [{"name": a.name, "input": values(a), "restored": values(b)}
+                    for a, b in zip(scores["input"][0], scores["restored"][0])]
+        found.append({"benchmark": name, "protocol": protocol, "count": len(pairs)}
+                     | {kind: values(mean) for kind, (_, mean) in scores.items()} | {"pictures": pictures})
     return found
+
+
+def values(
+    score: Score, # of a picture, or a mean
+) -> dict[str, float]: # for results.json
+    "PSNR in dB and SSIM"
+    return {"psnr": score.psnr, "ssim": score.ssim}
+
+
+def measure_clean(
+    network: DMGN, # with the weights as they are stored
+    name: str, # of the test set whose targets are restored
+    root: Path, # its folder
+) -> dict[str, Any]:
+    "How near clean photographs stay to themselves"
+    targets = dict.fromkeys(target for _, target in benchmark_pairs(name, root))
+    found = {}
+    for target in targets:
+        image = read_rgb(target)
+        restored = restore(image, network.config.task or "any", network).background
+        found[target.name] = min(psnr(restored, image, "rgb"), 100)
+    return {"benchmark": name, "protocol": "rgb", "count": len(found), "psnr": float(np.mean([*found.values()])),
+            "pictures": [{"name": one, "psnr": value} for one, value in found.items()]}
+
+
+def gains(
+    row: dict[str, Any], # of results.json
+) -> np.ndarray: # in dB, from the worst
+    "What every picture gains in PSNR"
+    return np.sort([one["restored"]["psnr"] - one["input"]["psnr"] for one in row["pictures"]])
+
+
+def save_gains(
+    rows: list[dict[str, Any]], # of results.json
+    path: Path, # of the plot
+) -> None:
+    "The gain of every picture, sorted from the worst"
+    figure, axes = plt.subplots(figsize=(6, 3.2), layout="constrained")
+    for row in rows:
+        values = gains(row)
+        axes.plot(np.linspace(0, 100, len(values)), values, label=f"{row['benchmark']}, {row['protocol']}")
+    axes.axhline(0, color="grey", linewidth=0.8)
+    axes.set(xlabel="% of the pictures", ylabel="gain in PSNR, dB")
+    axes.legend(frameon=False)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
 
 
 def noisy_squares(
@@ -167,24 +255,25 @@ def noisy_squares(
 ) -> list[tuple[Image.Image, Image.Image]]: # with noise, without
     "The example photographs with noise as in validation"
     names = sorted(path.stem.removesuffix("_rain") for path in EXAMPLES.glob("*_rain.png"))
-    squares = [ImageOps.fit(example(name, TASKS[task].noise)[1], (side, side)) for name in names]
+    squares = [ImageOps.fit(example(name, "rain")[1], (side, side)) for name in names]
     photographs, found = [(to_tensor(square)[0] + 1) / 2 for square in squares], []
     for n, clean in enumerate(squares):
         for seed in range(seeds):
-            mixture, _ = TASKS[task].synthesise_validation(Scene(photographs[n], photographs[n - 1]),
-                                                    torch.Generator().manual_seed(seed))
+            mixture, _ = find_task(task).synthesise_validation(Scene(photographs[n], photographs[n - 1]),
+                                                               torch.Generator().manual_seed(seed))
             found.append((to_pil(mixture * 2 - 1), clean))
     return found
 
 
 def save_failures(
     network: DMGN, # with the weights as they are stored
+    task: str, # decides the noise
     protocol: str, # of the gain in PSNR
     path: Path, # of the picture
     count: int = 3, # rows
 ) -> None:
     "Input, result and truth where the network gained least, in less than 150 kB"
-    task, rows = network.config.task, []
+    rows: list[tuple[float, list[Image.Image], list[str]]] = []
     for noisy, clean in noisy_squares(task):
         restored = restore(noisy, task, network).background
         gain = psnr(restored, clean, protocol) - psnr(noisy, clean, protocol)
@@ -192,34 +281,39 @@ def save_failures(
                      [f"input {psnr(noisy, clean, protocol):.1f} dB",
                       f"restored {psnr(restored, clean, protocol):.1f} dB", "truth"]))
     worst = sorted(rows, key=lambda row: row[0])[:count]
-    pictures, titles = ([one for row in worst for one in row[k]] for k in (1, 2))
+    pictures, titles = [one for row in worst for one in row[1]], [one for row in worst for one in row[2]]
     for width in (208, 180, 150, 120, 90):
         show_images(pictures, titles, cols=3, width=width).save(path, optimize=True)
         if path.stat().st_size < 150_000: return
 
 
+OPTIONS = ("task", "preset", "train", "train_share", "val", "pairs", "pair_share", "val_pairs", "hold_out_pairs",
+           "clean_share", "streaks", "depth", "model", "crop", "short_sides") # of data.json, in the command's order
+
+
 def command(
     settings: dict[str, Any], # train.json
     data: dict[str, Any], # data.json
-    data_root: Path | None = None, # called DATA
+    root: Path | None = None, # called DATA
 ) -> str: # to be typed
     "The call of `dmgn train` that a run was started with"
-    preset = asdict(TrainConfig.small(settings["steps"]) if data.get("preset", "small") == "small" else TrainConfig())
-    given = {name: data.get(name) for name in ("task", "preset", "train", "val", "pairs", "val_pairs", "depth", "model",
-                                               "crop", "short_sides")}
-    if data.get("pairs") and data.get("train"): given["pair_share"] = data["pair_share"]
-    if data.get("vgg"): given["vgg"] = Path(data["vgg"]).name
-    given["steps" if settings["steps"] else "epochs"] = settings["steps"] or settings["epochs"]
+    usual, preset = {f.name: f.default for f in fields(Given)}, asdict(make_config(data["preset"], data["task"], {}))
+    words = ["dmgn", "train"]
+    for name in OPTIONS:
+        value = data.get(name)
+        if value in (None, []) or (value == usual[name] and name != "preset"): continue
+        if name == "pair_share" and not (data["pairs"] and data["train"]): continue
+        for one in value if isinstance(usual[name], tuple) else [value]:
+            words += [f"--{name.replace('_', '-')}", *map(str, one if isinstance(one, list) else [one])]
+    if data.get("vgg"): words += ["--vgg", Path(data["vgg"]).name]
+    given = {"steps" if settings["steps"] else "epochs": settings["steps"] or settings["epochs"]}
     changed = [name for name in ("batch", "accumulate", "learning_rate", "validate_every", "precision")
                if settings[name] != preset[name]]
     given |= {name: settings[name] for name in [*changed, "seed"]}
-    words = ["dmgn", "train"]
-    for name, value in given.items():
-        if value is not None:
-            words += [f"--{name.replace('_', '-')}", *map(str, value if isinstance(value, list) else [value])]
+    words += [str(word) for name, value in given.items() for word in (f"--{name.replace('_', '-')}", value)]
     words += ["--compile"] * settings["compile"] + ["--out", "RUN"]
-    def below(word: str) -> bool: return bool(data_root) and Path(word).is_relative_to(data_root)
-    return shlex.join((Path("DATA") / Path(word).relative_to(data_root)).as_posix() if below(word) else word
+    def below(word: str) -> bool: return bool(root) and Path(word).is_relative_to(root)
+    return shlex.join((Path("DATA") / Path(word).relative_to(root)).as_posix() if below(word) else word
                       for word in words)
 
 
@@ -227,39 +321,62 @@ def facts(
     log: dict[str, Any], # log.json
     settings: dict[str, Any], # train.json
     data: dict[str, Any], # data.json
-    photographs: str | None, # what they are
+    run: Path, # folder of the run
 ) -> dict[str, str]: # what a run was, by heading
     "How a network was trained, in words"
-    folders = {name: data.get(name) and Path(data[name]) for name in ("train", "val")}
-    pairs = {name: data.get(name) and tuple(map(Path, data[name])) for name in ("pairs", "val_pairs")}
-    training, validation = split_photographs(**folders)
-    training_pairs, validation_pairs = split_pairs(**pairs, photographs=bool(validation))
+    given = Given(**{f.name: paths(data[f.name]) for f in fields(Given) if f.name in data})
+    files = leave_out_leaks(find_files(given, run, kept_validation(run)))
     weights = ", ".join(f"{name} {value}" for name, value in settings["weights"].items() if value)
     sides, batch = data.get("short_sides"), settings["batch"] * settings["accumulate"]
+    photographs, pairs = sum(map(len, files.photographs)), sum(map(len, files.pairs))
     return {
-        "trained on": photographs or f"{len(training)} photographs with synthetic noise"
-        + f", {len(training_pairs)} pairs" * bool(training_pairs),
-        "validated on": f"{len(validation) + len(validation_pairs)} others; {WORDS[data['task']]['validation']}",
+        "trained on": ", ".join([f"{photographs} photographs with synthetic noise"] * bool(photographs)
+                                + [f"{pairs} pairs"] * bool(pairs)
+                                + [f"{len(files.streaks)} streak layers"] * bool(files.streaks)),
+        "validated on": f"{len(files.validation) + len(files.validation_pairs)} others; "
+                        f"{WORDS[data['task']]['validation']}",
         "steps": f"{log['step']} of {batch} crops of {data['crop']} x {data['crop']} pixels"
                  + (f", of photographs resized to a short side of {sides[0]} to {sides[1]}" if sides else "")
                  + f"; seed {settings['seed']}",
-        "time": f"{log['seconds'] / 60:.0f} minutes by the clock on two CPU cores, "
-                "in which other work ran and the run was paused at times",
+        "time": f"{log['seconds'] / 3600:.1f} hours on one of two CPU cores, in which other work ran",
         "weights of the loss terms": weights,
         "optimiser": f"Adam, {settings['schedule']} schedule, learning rate up to {settings['learning_rate']}"
                      + (f", weights averaged with decay {settings['ema']}" if settings["ema"] else ""),
     }
 
 
+def paths(
+    value: Any, # of data.json
+) -> Any: # as Given has it
+    "Lists become tuples, absolute paths become paths"
+    if isinstance(value, list): return tuple(map(paths, value))
+    return Path(value) if isinstance(value, str) and Path(value).is_absolute() else value
+
+
 def measured(
     row: dict[str, Any], # of results.json
-) -> str: # a row of a table
+) -> list[str]: # cells
     "A result in words"
+    both = [row[kind] for kind in ("input", "restored")]
+    return [*named(row), *(f"{mean['psnr']:.2f} dB, SSIM {mean['ssim']:.4f}" for mean in both)]
+
+
+def gained(
+    row: dict[str, Any], # of results.json
+) -> list[str]: # cells
+    "The distribution of gains in words"
+    values = gains(row)
+    return [*named(row), *(f"{q:+.2f}" for q in np.quantile(values, (0, 0.1, 0.5, 0.9, 1))),
+            f"{np.sum(values < -0.1)} of {len(values)}"]
+
+
+def named(
+    row: dict[str, Any], # of results.json
+) -> list[str]: # cells
+    "Which pictures, and by which protocol"
     whole = benchmark(row["benchmark"]).count
-    cells = [f"{row['benchmark']}, {row['count']}" + f" of {whole}" * (row["count"] != whole)
-             + " pictures, never trained on", row["protocol"]]
-    return table([[*cells, *(f"{row[what]['psnr']:.2f} dB, SSIM {row[what]['ssim']:.4f}"
-                             for what in ("input", "restored"))]])
+    return [f"{row['benchmark']}, {row['count']}" + f" of {whole}" * (row["count"] != whole) + " pictures",
+            row["protocol"]]
 
 
 def table(
@@ -273,37 +390,39 @@ def card(
     name: str, # of the bundled network
     folder: Path, # that holds its weights
     network: DMGN, # itself
-    log: dict[str, Any], # log.json
-    settings: dict[str, Any], # train.json
-    data: dict[str, Any], # data.json
-    results: list[dict[str, Any]], # results.json
-    data_root: Path | None, # called DATA in the command
-    photographs: str | None, # what it was trained on
+    run: Path, # folder of its run
+    results: dict[str, Any], # results.json
+    root: Path | None, # called DATA in the command
 ) -> str: # Markdown
     "The model card"
-    words, curve = WORDS[network.config.task], [row for row in log["log"] if "psnr" in row]
-    def decibels(value: float) -> str: return f"**{value:.2f}**" if value == log["best"] else f"{value:.2f}"
+    log, settings, data = records(run)
+    words, curve = WORDS[data["task"]], [row for row in log["log"] if "psnr" in row]
+    best = max(curve, key=lambda row: row["psnr"])
+    def decibels(row: dict[str, Any]) -> str: return f"**{row['psnr']:.2f}**" if row is best else f"{row['psnr']:.2f}"
     return CARD.format(
-        name=name, task=network.config.task, removes=words["removes"], limits=words["limits"],
-        taps=network.config.vgg_taps,
+        name=name, task=data["task"], removes=words["removes"], limits=words["limits"],
+        option="" if data["task"] == "any" else f" --task {data['task']}", taps=network.config.vgg_taps,
         weights=sum(p.numel() for p in network.parameters() if p.requires_grad) / 1e6,
         trunk=sum(p.numel() for p in network.head.trunk.parameters()) / 1e6,
         megabytes=(folder / "model.safetensors").stat().st_size / 1e6,
-        command=command(settings, data, data_root), protocol=settings["protocol"],
-        facts=table([[*fact] for fact in facts(log, settings, data, photographs).items()]),
-        curve=table([[str(row["step"]), decibels(row["psnr"])] for row in curve]),
-        measured="\n".join(map(measured, results)),
-        definitions="\n".join(f"- {row['protocol']}: {DEFINITIONS[row['protocol']]}." for row in results))
+        command=command(settings, data, root), protocol=settings["protocol"],
+        facts=table([[*fact] for fact in facts(log, settings, data, run).items()]),
+        curve=table([[str(row["step"]), decibels(row)] for row in curve]),
+        measured=table([*map(measured, results["test_sets"])]), gains=table([*map(gained, results["test_sets"])]),
+        clean=table([[f"targets of {row['benchmark']}, {row['count']} pictures", row["protocol"],
+                      *(f"{value:.2f} dB" for value in (row["psnr"], min(one["psnr"] for one in row["pictures"])))]
+                     for row in results["clean"]]),
+        parts=table([[part, f"{value:.3f}"] for part, value in best["parts"].items()]),
+        definitions="\n".join(f"- {protocol}: {DEFINITIONS[protocol]}."
+                              for protocol in dict.fromkeys(row["protocol"] for row in results["test_sets"])))
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path, help="folder that `dmgn train` wrote")
-    parser.add_argument("name", help="of the bundled network, e.g. tiny-deraining")
-    parser.add_argument("--benchmark", required=True, help="test set to measure it on, e.g. rain100L")
-    parser.add_argument("--root", type=Path, required=True, help="folder that holds the test set")
-    parser.add_argument("--data-root", type=Path, help="folder that the card's command calls DATA")
-    parser.add_argument("--photographs", help="what it was trained on, for the card")
+    parser.add_argument("name", help="of the bundled network, e.g. small-deraining")
+    parser.add_argument("--data", type=Path, required=True,
+                        help="folder that holds the test sets, and that the card's command calls DATA")
     args = parser.parse_args()
-    bundle(args.run, args.name, args.benchmark, args.root, args.data_root, args.photographs)
+    bundle(args.run, args.name, args.data.resolve())
     print((PRETRAINED / args.name / "README.md").read_text())

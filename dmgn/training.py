@@ -62,6 +62,7 @@ from .losses import LossWeights, PatchDiscriminator, discriminator_loss, hinge_l
 from .metrics import psnr
 from .model import DMGN, mask_names
 from .rain import MixedRain
+from .reflection import SYNTHESES
 from .restore import load_network
 from .synthesis import Scene, Synthesiser
 from .tasks import TASKS, find_task
@@ -321,12 +322,15 @@ def synthetic_data(
     seed: int = 0, # of every random choice
     clean_share: float = 0.0, # of the samples stay without noise
     streaks: Sequence[Path] = (), # files of rain on black, beside our own rain
+    synthesis: str = "wide", # of reflections: "plnet", "ceilnet", "mixed" or "wide"
 ) -> Dataset: # of mixture, background and noise
     "Clean photographs with the noise of a task, or of all"
     rain, read = MixedRain(tuple(streaks)), reader(photographs)
     def pairs(name: str) -> SyntheticPairs:
-        synthesise = rain if name == "deraining" and streaks else TASKS[name].synthesise
-        return SyntheticPairs(photographs, synthesise, transform, seed, depths, TASKS[name].alter, clean_share, read)
+        synthesise, alter = TASKS[name].synthesise, TASKS[name].alter
+        if name == "deraining" and streaks: synthesise = rain
+        if name == "reflection" and synthesis != "wide": synthesise, alter = SYNTHESES[synthesis], None
+        return SyntheticPairs(photographs, synthesise, transform, seed, depths, alter, clean_share, read)
 
     return Mixture([(pairs(name), 1 / len(TASKS)) for name in TASKS], seed) if task == "any" else pairs(task)
 
@@ -782,9 +786,9 @@ def train(
 
 # %% ../nbs/19_training.ipynb #c006x1
 PRESETS: dict[str, dict[str, Any]] = {
-    "small": dict(network=DMGNConfig.small, crop=64, short_sides=None),
-    "base": dict(network=DMGNConfig.base, crop=96, short_sides=None),
-    "paper": dict(network=DMGNConfig, crop=256, short_sides=(320, 480))}
+    "small": dict(network=DMGNConfig.small, crop=64, short_sides=None, synthesis="wide"),
+    "base": dict(network=DMGNConfig.base, crop=96, short_sides=None, synthesis="wide"),
+    "paper": dict(network=DMGNConfig, crop=256, short_sides=(320, 480), synthesis="mixed")}
 
 # %% ../nbs/19_training.ipynb #c018x1
 def make_network(
@@ -810,5 +814,6 @@ def make_config(
     fields["protocol"] = find_task(task).validation_protocol
     if fields.get("tracker") == "none": fields["tracker"] = None
     if preset == "paper": return TrainConfig(**fields)
+    if "critic" in fields: raise ValueError(f"--critic belongs to --preset paper: {preset} has no adversarial term")
     steps = None if "epochs" in fields else 6000
     return TrainConfig.small(**({"steps": steps} | fields))

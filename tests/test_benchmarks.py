@@ -27,6 +27,7 @@ TREES = {  # by data set: trees, each as input > target, or > alone where there 
                    "real_train/blended/1.png > real_train/transmission_layer/1.png"],
     "real20": ["blended/3.jpg > transmission_layer/3.jpg", "real20/I_test/4.jpg > real20/T_test/4.jpg"],
     "real20_300": ["real20_300/blended/3.png > real20_300/transmission_layer/3.png"],
+    "real20_420": ["real20_420/blended/3.jpg > real20_420/transmission_layer/3.jpg"],
     "nature20": ["1-2_31_real_I_00.png > 1-2_31_real_T_00.png",
                  "Nature/blended/2_34.jpg > Nature/transmission_layer/2_34.jpg"],
     "solid": ["SIR2/SolidObjectDataset/17/m.jpg > SIR2/SolidObjectDataset/17/g.jpg",
@@ -135,6 +136,12 @@ def test_the_data_beside_the_project_are_read(name: str, count: int, shared: Cal
     pairs = benchmark_pairs(name, root)
     assert len(pairs) == count == BENCHMARKS[name].count and pairs == benchmark_pairs(name, root.parent)
     for pair in pairs[:3]: assert len({image.size for image in open_pair(name, pair)}) == 1
+
+
+def test_real20_is_not_taken_for_the_same_pictures_at_another_size(tmp_path: Path):
+    make(tmp_path, "real20_420/blended/3.jpg", "real20_420/transmission_layer/3.jpg")
+    assert len(benchmark_pairs("real20_420", tmp_path)) == 1
+    with pytest.raises(FileNotFoundError, match="not laid out as real20"): benchmark_pairs("real20", tmp_path)
 
 
 def test_the_list_leads_to_files_that_the_reader_finds(tmp_path: Path):

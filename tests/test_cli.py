@@ -327,6 +327,29 @@ def test_train_continues_with_the_same_only(run: Callable[..., Result]):
     assert Path("run/best/model.safetensors").read_bytes() == weights
 
 
+def test_train_records_what_reflections_are_made_of_and_the_critic(run: Callable[..., Result]):
+    noise_photographs("sunny", side=64)
+    command = ["train", "--task", "reflection", "--train", "sunny", "--steps", "1", *SMALL]
+    assert run(*command, "--preset", "paper", "--short-sides", "40", "48", "--critic", "paper").exit_code == 0
+    data, training = (json.loads(Path(f"run/{name}.json").read_text()) for name in ("data", "train"))
+    assert (data["synthesis"], training["critic"]) == ("mixed", "paper")
+    shutil.rmtree("run")
+    assert run(*command, "--synthesis", "plnet").exit_code == 0
+    assert json.loads(Path("run/data.json").read_text())["synthesis"] == "plnet"
+    assert refused(run(*command, "--resume"), "was started with synthesis=plnet, not wide: resume it with the same")
+
+
+def test_train_goes_on_with_a_run_from_before_there_was_a_choice_of_synthesis(run: Callable[..., Result]):
+    noise_photographs("sunny", side=64)
+    command = ["train", "--task", "reflection", "--train", "sunny", "--steps", "1", *SMALL]
+    assert run(*command).exit_code == 0
+    record = json.loads(Path("run/data.json").read_text())
+    assert record.pop("synthesis") == "wide"
+    Path("run/data.json").write_text(json.dumps(record))
+    assert refused(run(*command, "--resume", "--synthesis", "mixed"), "started with synthesis=wide, not mixed")
+    assert run(*command, "--resume").exit_code == 0
+
+
 def test_train_on_pairs_alone_from_a_network(run: Callable[..., Result], network: str):
     pairs_of_cats(5, 64)
     result = run("train", "--task", "deraining", "--pairs", "rainy", "truth", "--model", network, "--steps", "1",
@@ -356,6 +379,11 @@ def test_train_leaves_out_pairs_that_show_a_scene_of_the_validation_set(run: Cal
     (["--pairs", "small", "small", "--depth", "small"], "--depth belongs to --train"),
     ([], "nothing to train on"), (["--train", "small", "--task", "denoising"], "no task 'denoising'"),
     (["--train", "small", "--preset", "large"], "no preset 'large'"),
+    (["--train", "small", "--synthesis", "plnet"], "--synthesis belongs to --task reflection with --train"),
+    (["--train", "small", "--task", "reflection", "--synthesis", "flat"],
+     "no synthesis 'flat': expected one of plnet, ceilnet, mixed, wide"),
+    (["--train", "small", "--critic", "paper"], "--critic belongs to --preset paper: small has no adversarial term"),
+    (["--train", "small", "--preset", "paper", "--critic", "wgan"], "critic='wgan', expected one of 'hinge', 'paper'"),
     (["--train", "small", "--val", "nowhere"], "nowhere: expected one with photographs")])
 def test_train_refuses(run: Callable[..., Result], arguments: list[str], message: str):
     noise_photographs("small", side=50)

@@ -11,6 +11,7 @@ from torch.utils.data import ConcatDataset, DataLoader
 from dmgn.data import SyntheticPairs, crops, images_in, read_bytes
 from dmgn.files import EXAMPLES
 from dmgn.haze import add_haze, depth_from_disparity
+from dmgn.reflection import SYNTHESES
 from dmgn.synthesis import Scene, check_photograph
 from dmgn.tasks import TASKS
 
@@ -64,7 +65,7 @@ def test_photographs_of_every_size_can_be_used_whole(task: str, shared: Callable
 def test_worker_processes_started_afresh_draw_what_this_process_draws():
     photographs = [path for path in images_in(EXAMPLES) if "_" not in path.stem]
     data = ConcatDataset([SyntheticPairs(photographs, synthesise, crops(48), seed=3)
-                          for synthesise in (task.synthesise for task in TASKS.values())])
+                          for synthesise in (*(task.synthesise for task in TASKS.values()), SYNTHESES["plnet"])])
     loader = DataLoader(data, batch_size=1, num_workers=2, multiprocessing_context="spawn")
     for here, there in zip([data[i] for i in range(len(data))], loader, strict=True):
         for a, b in zip(here, there, strict=True): assert torch.equal(a, b[0])

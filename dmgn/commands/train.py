@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['DATA', 'FOLDERS', 'Task', 'Train', 'TrainShare', 'Val', 'Pairs', 'ValPairs', 'Suffixes', 'PairShare', 'HoldOutPairs',
-           'CleanShare', 'Streaks', 'Depth', 'Crop', 'ShortSides', 'Preset', 'Model', 'Vgg', 'Steps', 'Epochs', 'Batch',
-           'Accumulate', 'LearningRate', 'Seed', 'Precision', 'Compile', 'Out', 'Resume', 'NewData', 'NoCheck',
-           'ValidateEvery', 'SaveMinutes', 'Workers', 'Tracker', 'images_below', 'without_copies', 'split_photographs',
-           'pairs_below', 'split_pairs', 'Given', 'check_shares', 'located', 'checked', 'read_settings',
-           'record_settings', 'RunFiles', 'kept_validation', 'find_files', 'leave_out_leaks', 'fingerprint',
-           'check_photographs', 'build_data', 'build_network', 'check_out', 'start_record', 'skipped', 'run_training',
-           'option', 'RepeatedPairs', 'two_by_two', 'train_network']
+           'CleanShare', 'Streaks', 'Synthesis', 'Depth', 'Crop', 'ShortSides', 'Preset', 'Model', 'Vgg', 'Steps',
+           'Epochs', 'Batch', 'Accumulate', 'LearningRate', 'Seed', 'Precision', 'Critic', 'Compile', 'Out', 'Resume',
+           'NewData', 'NoCheck', 'ValidateEvery', 'SaveMinutes', 'Workers', 'Tracker', 'images_below', 'without_copies',
+           'split_photographs', 'pairs_below', 'split_pairs', 'Given', 'check_shares', 'located', 'settled', 'checked',
+           'read_settings', 'record_settings', 'RunFiles', 'kept_validation', 'find_files', 'leave_out_leaks',
+           'fingerprint', 'check_photographs', 'build_data', 'build_network', 'check_out', 'start_record', 'skipped',
+           'run_training', 'option', 'RepeatedPairs', 'two_by_two', 'train_network']
 
 # %% ../../nbs/22_train_command.ipynb #c002
 import hashlib
@@ -122,6 +122,7 @@ class Given:
     crop: int | None = None # side of the crops
     short_sides: tuple[int, int] | None = None # that photographs are resized to
     vgg: str | None = None # VGG-19 weights
+    synthesis: str | None = None # of reflections: "plnet", "ceilnet", "mixed" or "wide"
 
     @property
     def folders(self) -> list[Path]:
@@ -161,6 +162,21 @@ def located(
     if name is None or name in ("random", *bundled()) or not Path(name).exists(): return name
     return str(Path(name).resolve())
 
+# %% ../../nbs/22_train_command.ipynb #n008
+def settled(
+    given: Given, # with a preset that exists
+    task: str, # by its own name
+) -> dict[str, Any]: # fields of Given
+    "Crops and synthesis: as given, or the preset's"
+    from dmgn.reflection import SYNTHESES
+    from dmgn.training import PRESETS
+    reflects = bool(given.train) and task in ("reflection", "any")
+    if given.synthesis and not reflects: raise ValueError("--synthesis belongs to --task reflection with --train")
+    if given.synthesis and given.synthesis not in SYNTHESES:
+        raise ValueError(f"no synthesis {given.synthesis!r}: expected one of {', '.join(SYNTHESES)}")
+    found = {name: getattr(given, name) or PRESETS[given.preset][name] for name in ("crop", "short_sides", "synthesis")}
+    return found if reflects else found | {"synthesis": "wide"}
+
 # %% ../../nbs/22_train_command.ipynb #n005
 def checked(
     given: Given, # as typed
@@ -179,13 +195,12 @@ def checked(
     if given.hold_out_pairs and (given.val_pairs or not given.pairs):
         raise ValueError("--hold-out-pairs belongs to --pairs without --val-pairs")
     if given.suffixes and not (given.pairs or given.val_pairs): raise ValueError("--suffixes belongs to --pairs")
-    crop, short_sides = given.crop or PRESETS[preset]["crop"], given.short_sides or PRESETS[preset]["short_sides"]
     def place(folder: Any) -> Any:
         if isinstance(folder, tuple): return tuple(map(place, folder))
         return folder and folder.resolve()
 
     folders = {name: place(getattr(given, name)) for name in ("train", "val", "pairs", "val_pairs", "streaks", "depth")}
-    return replace(given, task=task, crop=crop, short_sides=short_sides, **folders, model=located(given.model),
+    return replace(given, task=task, **settled(given, task), **folders, model=located(given.model),
                    vgg=located(given.vgg))
 
 # %% ../../nbs/22_train_command.ipynb #c023
@@ -213,6 +228,7 @@ def record_settings(
     "Write data.json, what the run is trained on; raise one line if a resumed run was started with something else"
     from dmgn.files import written_whole
     settings, before = json.loads(json.dumps(settings, default=str)), read_settings(out) if resume else {}
+    if before: before = {"synthesis": "wide"} | before # the only one there used to be
     for name, value in settings.items():
         if before.get(name, value) == value or (new_data and name in DATA): continue
         what = f"{name}={before[name]}, not {value}" if name != "fingerprint" else "other files in these folders"
@@ -322,7 +338,7 @@ def build_data(
     if not given.train_share: given = replace(given, train_share=tuple(map(len, files.photographs)))
     def synthetic(paths: list[Path]) -> Any:
         depths = {path: files.depths[path] for path in paths if path in files.depths}
-        return synthetic_data(given.task, paths, transform, depths, seed, given.clean_share, streaks)
+        return synthetic_data(given.task, paths, transform, depths, seed, given.clean_share, streaks, given.synthesis)
 
     sources = [synthetic(paths) for paths in files.photographs]
     sources += [PairedPhotographs(pairs, transform, seed) for pairs in files.pairs]
@@ -463,6 +479,8 @@ PairShare = Annotated[list[float] | None, option("Share of the samples that come
 HoldOutPairs = Annotated[int, option("How many of the pairs to validate on, beside photographs.", min=0)]
 CleanShare = Annotated[float, option("Share of the samples from --train that stay without noise.", min=0, max=1)]
 Streaks = Annotated[list[Path] | None, option("Folder of rain streaks on black, beside our own. May be repeated.")]
+Synthesis = Annotated[str | None, option("Synthetic reflections: plnet, ceilnet, mixed (both) or wide.",
+                                         default="wide (small), mixed (paper)")]
 Depth = Annotated[Path | None, option("Folder of depth maps for dehazing, named as the photographs.")]
 Crop = Annotated[int | None, option("Side of the crops.", default="64 (small), 256 (paper)", min=16)]
 ShortSides = Annotated[tuple[int, int] | None, option("Resize to short sides in this range before cropping.",
@@ -480,6 +498,7 @@ Accumulate = Annotated[int | None, option("Batches in each update.", default="1"
 LearningRate = Annotated[float | None, option("Adam's, at its highest.", default="2e-3 (small), 2e-4 (paper)")]
 Seed = Annotated[int, option("Of weights and samples.")]
 Precision = Annotated[str | None, option("no, bf16 or fp16.", default="as accelerate is configured")]
+Critic = Annotated[str | None, option("The discriminator's loss: hinge, or paper for Eq. 14.", default="hinge (paper)")]
 Compile = Annotated[bool, option("Compile the network with torch.compile.", "--compile")]
 
 # %% ../../nbs/22_train_command.ipynb #h018
@@ -506,6 +525,7 @@ def train_network(
     hold_out_pairs: HoldOutPairs = 0, # for validation
     clean_share: CleanShare = 0.0, # of the samples
     streaks: Streaks = None, # rain from files
+    synthesis: Synthesis = None, # of reflections
     depth: Depth = None, # depth maps
     preset: Preset = "small", # or "paper"
     model: Model = None, # to start from
@@ -516,6 +536,7 @@ def train_network(
     crop: Crop = None, # its side
     short_sides: ShortSides = None, # before cropping
     learning_rate: LearningRate = None, # at its highest
+    critic: Critic = None, # the discriminator's loss
     validate_every: ValidateEvery = None, # steps
     save_minutes: SaveMinutes = None, # between checkpoints
     workers: Workers = None, # processes
@@ -538,10 +559,10 @@ def train_network(
     given = checked(Given(
         task, tuple(photographs or ()), tuple(train_share or ()), val, two_by_two(pairs), two_by_two(val_pairs),
         suffixes, tuple(pair_share or (0.3,)), hold_out_pairs, clean_share, tuple(streaks or ()), depth, model, preset,
-        crop, short_sides, vgg))
+        crop, short_sides, vgg, synthesis))
     check_out(out, resume)
     config = make_config(preset, given.task, dict(
-        steps=steps, epochs=epochs, batch=batch, accumulate=accumulate, learning_rate=learning_rate, seed=seed,
-        validate_every=validate_every, save_minutes=save_minutes, workers=workers, precision=precision,
+        steps=steps, epochs=epochs, batch=batch, accumulate=accumulate, learning_rate=learning_rate, critic=critic,
+        seed=seed, validate_every=validate_every, save_minutes=save_minutes, workers=workers, precision=precision,
         compile=compiled, tracker=tracker))
     run_training(given, config, out, resume, allow_new_data, not no_check)

@@ -261,10 +261,11 @@ def measure_training_step(
     device: str = "cpu", # "cpu" or "cuda"
     batch: int = 4, # samples
     steps: int = 2, # to time
+    precision: str = "no", # or "bf16", "fp16"
 ) -> dict[str, Any]: # seconds of a step, memory in MiB
     "Train for a few steps; to be called in a fresh process"
     if device == "cpu": os.environ["ACCELERATE_USE_CPU"] = "true"
-    options = dict(steps=steps + 1, batch=batch, tracker="none", workers=0, precision="no")
+    options = dict(steps=steps + 1, batch=batch, tracker="none", workers=0, precision=precision)
     config = make_config(variant, "reflection", options)
     network = make_network(variant, "reflection", None, "random", 0)
     run = Run(network, config, steps + 1, make_accelerator(config, Path()))

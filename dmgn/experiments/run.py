@@ -120,7 +120,8 @@ def training_set(
     "What a network is trained on: the same for all variants of an experiment"
     photographs, pairs, depths = sources(data, root)
     cut = crops(data.crop, data.short_sides)
-    return training_data(task, photographs.train, cut, pairs.train, data.pair_share, depths, seed)
+    return training_data(task, photographs.train, cut, pairs.train, data.pair_share, depths, seed,
+                         synthesis=data.synthesis)
 
 # %% ../../nbs/experiments/12_run.ipynb #evalpairs
 def evaluation_pairs(

@@ -1,0 +1,145 @@
+"Everything that waits for a GPU, on a CPU at tiny sizes: resumed, cut off, and told what is wrong."
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dmgn.experiments import gpu
+
+QUICK = ("table3", "restoring")
+GOLDEN, TABLE3 = gpu.PIECES[1:3]
+
+
+def command(out: Path, *options: str) -> subprocess.CompletedProcess:
+    "Call the command as a user would."
+    arguments = [sys.executable, "-m", "dmgn.experiments.gpu", "--device", "cpu", "--out", str(out), *options]
+    return subprocess.run(arguments, capture_output=True, text=True, env=gpu.alone())
+
+
+@pytest.fixture
+def on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+
+
+def rows(name: str, out: Path) -> list[dict]:
+    return gpu.read_piece(name, out)["rows"]
+
+
+def test_the_command_measures_a_piece_once(tmp_path: Path):
+    assert command(tmp_path, "--piece", "golden", "--minutes", "0.5").returncode == 0
+    found = rows("golden", tmp_path)
+    assert found[0]["precision"] == "fp32" and found[0]["within"] and found[0]["largest"] < 1e-5
+    gpu.run_piece(GOLDEN, tmp_path, "cpu", 60)
+    assert rows("golden", tmp_path)[:len(found)] == found
+    assert 1e-5 < rows("golden", tmp_path)[1]["largest"] < 0.1 # bf16
+    assert gpu.progress_of(GOLDEN, tmp_path, "cpu") == "golden: 2 of 2 done"
+
+
+def test_an_unknown_piece_is_refused(tmp_path: Path):
+    with pytest.raises(ValueError, match="no piece 'silver': expected one of notebooks, golden, table3"):
+        gpu.run_alone("silver", tmp_path, "cpu", 1)
+
+
+def test_pieces_are_done_in_parts_and_written_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    calls = []
+    def measured(form: str, **job: object) -> dict:
+        calls.append(form)
+        if len(calls) == 3: raise KeyboardInterrupt
+        return {"seconds": 1.0}
+    piece = TABLE3._replace(measure=measured)
+    with pytest.raises(KeyboardInterrupt): gpu.run_piece(piece, tmp_path, "cpu", 60)
+    assert len(rows("table3", tmp_path)) == 2
+    gpu.run_piece(piece, tmp_path, "cpu", 60)
+    assert len(rows("table3", tmp_path)) == len(piece.jobs("cpu")) == len(calls) - 1
+    assert [path.name for path in tmp_path.iterdir()] == ["table3.json"]
+
+
+def test_what_fails_is_written_down_and_what_had_no_time_is_left(tmp_path: Path):
+    def hopeless(number: int, **_: object) -> dict:
+        if number == 1: raise subprocess.TimeoutExpired("a notebook", 1)
+        raise RuntimeError("CUDA out of memory\nand more")
+    piece = gpu.Piece("numbers", 1.0, lambda device: [{"number": n} for n in range(2)], hopeless)
+    gpu.run_piece(piece, tmp_path, "cpu", 60)
+    assert rows("numbers", tmp_path) == [{"number": 0, "left_out": "RuntimeError: CUDA out of memory and more"}]
+    line = gpu.progress_of(piece, tmp_path, "cpu")
+    failed = "1 failed, the first: 0 RuntimeError: CUDA out of memory and more"
+    assert line == f"numbers: 1 of 2 done, {failed}; next time: 1 and so on"
+
+
+def test_results_of_another_machine_are_not_added_to(tmp_path: Path):
+    gpu.write_piece({"piece": "table3", "rows": [], "environment": {"device": "a large card"}}, tmp_path)
+    with pytest.raises(ValueError, match="holds results of a large card, not cpu"):
+        gpu.run_piece(TABLE3, tmp_path, "cpu", 1)
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_everything_quick_is_measured(name: str, tmp_path: Path):
+    gpu.run_alone(name, tmp_path, "cpu", 60)
+    piece = next(piece for piece in gpu.PIECES if piece.name == name)
+    found = rows(name, tmp_path)
+    assert len(found) == len(piece.jobs("cpu")) and not [row for row in found if "left_out" in row]
+    assert all(row["seconds"] > 0 for row in found)
+
+
+def test_a_gpu_has_more_to_do():
+    jobs = {piece.name: piece.jobs("cuda") for piece in gpu.PIECES}
+    assert {job["side"] for job in jobs["table3"]} >= {128, 256, 512, 1024, 2048}
+    assert {job["batch"] for job in jobs["table3"]} == {1, 8}
+    assert {job["form"] for job in jobs["table3"]} == {"plain", "factorised", "compiled"}
+    assert {(job["preset"], job["precision"]) for job in jobs["steps"]} == {
+        (preset, precision) for preset in ("small", "base", "paper") for precision in ("no", "bf16", "fp16")}
+    assert {"fp32", "bf16", "fp16"} < {job["precision"] for job in jobs["golden"]}
+    assert "nbs/experiments/04_table3_complexity.ipynb" in [job["notebook"] for job in jobs["notebooks"]]
+
+
+def test_training_stops_when_the_time_is_up_and_goes_on(tmp_path: Path, on_cpu: None, monkeypatch: pytest.MonkeyPatch):
+    usual = gpu.training_config
+    monkeypatch.setattr(gpu, "training_config", lambda task, device: usual(task, device).__class__.small(
+        100_000, batch=1, workers=0, tracker=None))
+    steps = []
+    for _ in range(2):
+        gpu.train_for(2, "reflection", tmp_path, "cpu")
+        [row] = rows("train_reflection", tmp_path)
+        steps.append(row["step"])
+    assert 0 < steps[0] < steps[1] < row["steps"] == 100_000 and row["vgg"] == "random"
+    assert gpu.progress_of_training("reflection", tmp_path).startswith(f"train_reflection: step {steps[1]} of 100000")
+    assert gpu.progress_of_training("deraining", tmp_path) == "train_deraining: not begun"
+
+
+def test_data_are_found_under_the_names_of_the_experiments(tmp_path: Path):
+    def picture(name: str) -> None:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((64, 64, 3), len(name), np.uint8)).save(path)
+    for name in ("bsds_train/a.png", "bsds_train/b.png", "plnet_real/blended/1.png", "rain_heavy_train/rain/2.png",
+                 "plnet_real/transmission_layer/1.png", "rain_heavy_train/norain/2.png"): picture(name)
+    assert [path.name for path in gpu.clean_photographs(tmp_path)] == ["a.png", "b.png"]
+    assert [a.parent.name for a, _ in gpu.real_pairs("reflection", tmp_path)] == ["blended"]
+    assert [a.parent.name for a, _ in gpu.real_pairs("deraining", tmp_path)] == ["rain"]
+    assert gpu.real_pairs("deraining", None) == [] and len(gpu.clean_photographs(None)) == 3
+
+
+def test_a_notebook_is_run_or_left_for_another_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    with pytest.raises(subprocess.TimeoutExpired): gpu.run_notebook("nbs/x.ipynb", "cpu", 3)
+    monkeypatch.setattr(gpu, "find_spec", lambda name: None)
+    assert gpu.lacks_notebooks() == "needs nbdev: pip install dmgn[dev]"
+
+
+def test_processes_of_a_group_are_not_inherited(monkeypatch: pytest.MonkeyPatch):
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "ACCELERATE_MIXED_PRECISION"):
+        monkeypatch.setenv(name, "1")
+    assert set(os.environ) - set(gpu.alone()) >= {"RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR"}
+
+
+def test_tables_say_what_is_missing():
+    assert gpu.gpu_table({"piece": "steps", "rows": []}, ["seconds"]).rows == [[gpu.COMMAND]]
+    record = {"piece": "steps", "environment": {"device": "a card"}, "date": "2026-11-26",
+              "rows": [{"preset": "paper", "seconds": 0.123456}, {"preset": "base", "left_out": "no memory"}]}
+    table = gpu.gpu_table(json.loads(json.dumps(record)), ["preset", "seconds"])
+    assert table.rows == [["paper", "0.123", ""], ["base", "-", "no memory"]]
+    assert table.header == ["preset", "seconds", "on a card, 2026-11-26"]

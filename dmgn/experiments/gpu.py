@@ -7,8 +7,8 @@ __all__ = ['CHECKOUT', 'GOLDEN', 'DTYPES', 'TINY', 'COMPILED', 'PIECES', 'COMMAN
            'left_of', 'attempt', 'run_piece', 'marked_notebooks', 'lacks_notebooks', 'run_notebook', 'golden_jobs',
            'lacks_golden', 'released_weights', 'compare_golden', 'table3_jobs', 'network_to_time', 'time_restoring',
            'step_jobs', 'time_step', 'restoring_jobs', 'time_folder', 'clean_photographs', 'real_pairs', 'samples_of',
-           'training_config', 'train_for', 'write_training', 'alone', 'measure_pieces', 'progress_of',
-           'progress_of_training', 'train_in_turn', 'run_alone', 'measure_on_gpu', 'main', 'gpu_table']
+           'training_config', 'network_to_train', 'train_for', 'write_training', 'alone', 'measure_pieces',
+           'progress_of', 'progress_of_training', 'train_in_turn', 'run_alone', 'measure_on_gpu', 'main', 'gpu_table']
 
 # %% ../../nbs/experiments/15_gpu.ipynb #g003
 import itertools
@@ -47,6 +47,7 @@ from dmgn.experiments.complexity import (
 from .results import environment
 from .run import origin
 from ..files import EXAMPLES, PACKAGE, first_line, read_rgb, written_whole
+from ..hypercolumn import TAP_LAYERS, read_vgg
 from ..inference import computes_bfloat16, prepared
 from ..model import DMGN
 from ..released import procedural_weights
@@ -363,6 +364,18 @@ def training_config(
     return TrainConfig(precision=precision, protocol=TASKS[task].validation_protocol, validate_every=200, log_every=10,
                        workers=min(8, os.cpu_count() or 2), save_minutes=10, tracker=None)
 
+# %% ../../nbs/experiments/15_gpu.ipynb #g030b
+def network_to_train(
+    task: str, # "reflection" or "deraining"
+    device: str, # "cpu" or "cuda"
+    vgg: str | None = None, # VGG-19 weights; None: random ones
+) -> DMGN:
+    "A network of the paper's size, with as many taps as there are weights for; a tiny one on a CPU"
+    held = read_vgg(vgg) if vgg else {}
+    taps = sum(f"features.{layer - 1}.weight" in held for layer in TAP_LAYERS) or len(TAP_LAYERS)
+    sizes = TINY if device == "cpu" else {"vgg_taps": taps}
+    return DMGN(DMGNConfig(task=task, **sizes), vgg_weights=vgg or "random")
+
 # %% ../../nbs/experiments/15_gpu.ipynb #g031
 def train_for(
     seconds: float, # from now; 0 or less: not at all
@@ -377,17 +390,17 @@ def train_for(
     samples, validation = samples_of(task, data, device == "cpu")
     config, folder = training_config(task, device), out / "runs" / task
     torch.manual_seed(config.seed)
-    network = DMGN(DMGNConfig(task=task, **(TINY if device == "cpu" else {})), vgg_weights=vgg or "random")
+    network = network_to_train(task, device, vgg)
     watch = threading.Timer(seconds, signal.raise_signal, [signal.SIGTERM])
     if this_process().is_main_process: watch.start()
     try: train(network, samples, validation, folder, config, resume=True)
     except SystemExit: pass # told to end, with everything saved
     finally: watch.cancel()
-    if this_process().is_main_process: write_training(task, out, device, config, samples, vgg)
+    if this_process().is_main_process: write_training(network, out, device, config, samples, vgg)
 
 # %% ../../nbs/experiments/15_gpu.ipynb #g032
 def write_training(
-    task: str, # "reflection" or "deraining"
+    network: DMGN, # after some steps
     out: Path, # folder of the result files
     device: str, # "cpu" or "cuda"
     config: TrainConfig, # of the run
@@ -395,11 +408,12 @@ def write_training(
     vgg: str | None, # VGG-19 weights; None: random ones
 ) -> None:
     "Write down how far a training has come"
+    task = network.config.task
     progress = json.loads((out / "runs" / task / "log.json").read_text())
     row = {name: progress[name] for name in ("step", "steps", "samples", "seconds", "log")}
     best = max((entry["psnr"] for entry in progress["log"] if "psnr" in entry), default=None)
-    known = {"task": task, "best": best, "processes": this_process().num_processes, "vgg": origin(vgg or "random"),
-             "epoch": len(samples), "training": asdict(config)}  # type: ignore[arg-type]
+    known = {"task": task, "vgg_taps": network.config.vgg_taps, "vgg": origin(vgg or "random"), "best": best,
+             "processes": this_process().num_processes, "epoch": len(samples), "training": asdict(config)}  # type: ignore[arg-type]
     write_piece({"piece": f"train_{task}", "rows": [known | row], "environment": environment(device),
                  "date": time.strftime("%Y-%m-%d")}, out)
 

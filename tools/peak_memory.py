@@ -15,6 +15,7 @@ from pathlib import Path
 
 from PIL import Image
 
+Image.MAX_IMAGE_PIXELS = None  # what is opened here was made here
 ROOT = Path(__file__).resolve().parents[1]
 SLACK = 100 * 2**20  # for tiles, libraries that are loaded late, and what malloc keeps
 INSIDE = """

@@ -8,7 +8,7 @@ __all__ = ['CHECKOUT', 'GOLDEN', 'DTYPES', 'TINY', 'COMPILED', 'PIECES', 'COMMAN
            'lacks_golden', 'released_weights', 'compare_golden', 'table3_jobs', 'network_to_time', 'time_restoring',
            'step_jobs', 'time_step', 'restoring_jobs', 'time_folder', 'clean_photographs', 'real_pairs', 'samples_of',
            'training_config', 'network_to_train', 'train_for', 'write_training', 'alone', 'measure_pieces',
-           'progress_of', 'progress_of_training', 'train_in_turn', 'run_alone', 'measure_on_gpu', 'main', 'gpu_table']
+           'progress_of', 'progress_of_training', 'train_in_turn', 'run_alone', 'measure_on_gpu', 'gpu_table']
 
 # %% ../../nbs/experiments/15_gpu.ipynb #g003
 import itertools
@@ -152,6 +152,7 @@ def lacks_notebooks() -> str: # empty if nothing is amiss
     if not find_spec("nbdev"): return "needs nbdev: pip install dmgn[dev]"
     return "" if (CHECKOUT / "settings.ini").exists() else "needs the notebooks: a checkout of the project"
 
+# %% ../../nbs/experiments/15_gpu.ipynb #n002
 def run_notebook(
     notebook: str, # path in the checkout
     device: str, # "cpu" or "cuda"
@@ -225,6 +226,7 @@ def table3_jobs(
             for (form, precision), batch, side in itertools.product(kinds, batches, sides)]
     return [job for job in jobs if job["form"] != "compiled" or (job["batch"], job["side"]) in COMPILED]
 
+# %% ../../nbs/experiments/15_gpu.ipynb #n003
 @lru_cache(1)
 def network_to_time(
     form: str, # "plain", "factorised" or "compiled"
@@ -287,6 +289,7 @@ def restoring_jobs(
     return [{"network": network, "precision": precision, "width": 3000, "height": 2000, "pictures": 8}
             for network in ("tiny-deraining", "paper") for precision in ("bf16", "fp32")]
 
+# %% ../../nbs/experiments/15_gpu.ipynb #n004
 def time_folder(
     network: str, # a bundled one, or "paper" for the paper's size with random weights
     precision: str, # "fp32" or "bf16"
@@ -413,7 +416,8 @@ def write_training(
     row = {name: progress[name] for name in ("step", "steps", "samples", "seconds", "log")}
     best = max((entry["psnr"] for entry in progress["log"] if "psnr" in entry), default=None)
     known = {"task": task, "vgg_taps": network.config.vgg_taps, "vgg": origin(vgg or "random"), "best": best,
-             "processes": this_process().num_processes, "epoch": len(samples), "training": asdict(config)}  # type: ignore[arg-type]
+             "processes": this_process().num_processes, "epoch": len(samples), # type: ignore[arg-type]
+             "training": asdict(config)}
     write_piece({"piece": f"train_{task}", "rows": [known | row], "environment": environment(device),
                  "date": time.strftime("%Y-%m-%d")}, out)
 

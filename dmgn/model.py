@@ -48,7 +48,8 @@ class DMGN(NetworkFiles):
         features = self.head(x)
         f_b, f_r, attention = self.separator(features)
         coarse, noise, masks = self.generate(x, f_b, f_r)
-        refined, noise_map, refining_masks = coarse, None, list[Tensor]()
+        refined, noise_map = coarse, None
+        refining_masks: list[Tensor] = [] # annotated so that torch.compile can follow
         if self.config.refine:
             refined, noise_map, refining_masks = self.refine(x, features, f_b, coarse, noise)
         H, W = image.shape[-2:]

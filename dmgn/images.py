@@ -8,16 +8,19 @@ __all__ = ['to_tensor', 'to_pil', 'as_bytes', 'example', 'as_picture', 'as_png',
 # %% ../nbs/00_images.ipynb #c002
 import io
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
 from .files import EXAMPLES, read_rgb
 from .tasks import TASKS
+
+if TYPE_CHECKING: # it takes half a second to import, and restoring needs none of it
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 # %% ../nbs/00_images.ipynb #c023
 def to_tensor(
@@ -81,7 +84,7 @@ def as_picture(
 
 # %% ../nbs/00_images.ipynb #c039
 def as_png(
-    figure: Figure, # of matplotlib
+    figure: "Figure", # of matplotlib
 ) -> Image.Image: # in 256 colours
     "A figure, laid out as it is, as a small PNG"
     figure.savefig(buffer := io.BytesIO(), format="png")
@@ -89,7 +92,7 @@ def as_png(
 
 # %% ../nbs/00_images.ipynb #c040
 def small_picture(
-    figure: Figure, # of matplotlib
+    figure: "Figure", # of matplotlib
 ) -> Image.Image: # in 256 colours
     "A figure with tight margins as a small PNG"
     figure.tight_layout(pad=0.3)
@@ -101,8 +104,9 @@ def picture_grid(
     cols: int, # of the grid
     size: tuple[float, float], # width and height of a tile in pixels
     strip: int, # height left for the titles, in pixels
-) -> tuple[Figure, list[Axes]]: # empty axes in reading order
+) -> tuple["Figure", list["Axes"]]: # empty axes in reading order
     "A figure of equal tiles with a strip for titles above each row"
+    from matplotlib.figure import Figure
     (width, height), gap = size, 5
     across, down = cols * (width + gap) - gap, rows * (height + strip + gap) - gap
     figure = Figure(figsize=(across / 100, down / 100), dpi=100)

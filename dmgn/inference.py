@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PRECISIONS', 'ACTIVATIONS', 'computes_bfloat16', 'pick_precision', 'fused_operator', 'FusedConv2d',
-           'fuse_activations', 'prepared', 'keep_memory']
+           'fuse_activations', 'In32Bits', 'narrow', 'prepared', 'keep_memory']
 
 # %% ../nbs/34_inference.ipynb #i003
 import copy
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .generators import CoarseGenerator, RefiningGenerator
 from .layers import _Tanh
 from .model import DMGN
 
@@ -82,6 +83,32 @@ def fuse_activations(
             sequence[i], sequence[i + 1] = FusedConv2d(layer, ACTIVATIONS[type(after)], operator), nn.Identity()
     return network
 
+# %% ../nbs/34_inference.ipynb #narrow1
+class In32Bits(nn.Module):
+    "Layers that compute in 32 bits, whatever comes in"
+    def __init__(self,
+        layers: nn.Module, # with weights in 32 bits
+    ):
+        super().__init__()
+        self.layers = layers
+
+    def forward(self,
+        x: Tensor, # (B, C, H, W)
+    ) -> Tensor: # (B, O, H, W)
+        return self.layers(x.float())
+
+def narrow(
+    network: nn.Module, # changed
+    dtype: torch.dtype, # of 16 bits
+) -> nn.Module: # the same
+    "Bring all layers to 16 bits but those that paint"
+    generators = [m for m in network.modules() if isinstance(m, (CoarseGenerator, RefiningGenerator))]
+    layers = [generator.to_image for generator in generators]
+    for generator in generators: generator.to_image = nn.Sequential()
+    network.to(dtype)
+    for generator, kept in zip(generators, layers): generator.to_image = nn.Sequential(In32Bits(kept))
+    return network
+
 # %% ../nbs/34_inference.ipynb #i013
 def prepared(
     network: DMGN, # stays as it is
@@ -89,9 +116,10 @@ def prepared(
     precision: str = "auto", # see pick_precision
 ) -> DMGN: # a copy, in evaluation mode, without gradients
     "A network as fast as it gets on a device, with images in 32 bits as before"
-    ready = copy.deepcopy(network).eval().requires_grad_(False)
+    ready = copy.deepcopy(network).eval().requires_grad_(False).to(device, torch.float32)
     dtype = PRECISIONS[pick_precision(precision, device)]
-    ready = ready.to(device, dtype).to(memory_format=torch.channels_last)
+    if dtype != torch.float32: narrow(ready, dtype)
+    ready = ready.to(memory_format=torch.channels_last)
     if torch.device(device).type == "cpu": fuse_activations(ready)
     return ready
 

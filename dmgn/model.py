@@ -140,7 +140,7 @@ def pad_to(
 # %% ../nbs/08_model.ipynb #c038p
 def bundled_part(
     part: str, # of the network, e.g. "head", "separator" or "background.in_full"
-    network: str = "tiny-deraining", # a bundled one
+    network: str = "small-deraining", # a bundled one
 ) -> nn.Module: # in evaluation mode, its weights frozen
     "A part of a bundled network, to look at the part by itself"
     return DMGN.from_pretrained(network).get_submodule(part).requires_grad_(False)

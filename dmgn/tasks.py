@@ -43,12 +43,12 @@ class Task:
 
 # %% ../nbs/27_tasks.ipynb #t003
 TASKS = {task.name: task for task in (
-    Task("reflection", ("dereflection", "reflections"), "reflection", "tiny-dereflection", "rgb-per-channel", "rgb",
+    Task("reflection", ("dereflection", "reflections"), "reflection", "small-dereflection", "rgb-per-channel", "rgb",
          ("real20_300",), "dmgn.reflection:synthesise", "dmgn.reflection:synthesise_published",
          "dmgn.reflection:behind_pane"),
-    Task("deraining", ("rain", "derain"), "rain", "tiny-deraining", "y", "y",
+    Task("deraining", ("rain", "derain"), "rain", "small-deraining", "y", "y",
          ("rain100L", "gt_rain_dev"), "dmgn.rain:synthesise_veiled", "dmgn.rain:synthesise"),
-    Task("dehazing", ("haze", "dehaze"), "haze", "tiny-dehazing", "rgb", "rgb",
+    Task("dehazing", ("haze", "dehaze"), "haze", "small-dehazing", "rgb", "rgb",
          ("ihaze_small", "sots_indoor_50"), "dmgn.haze:synthesise", "dmgn.haze:synthesise"),
 )}
 

@@ -271,7 +271,7 @@ def strongest_channels(
 # %% ../nbs/24_widgets.ipynb #six
 def six_panels(
     ratio: float,  # of a panel's height to its width
-    width: int = 300,  # of a panel in pixels
+    width: int = 270,  # of a panel in pixels
 ) -> tuple[Figure, np.ndarray]:  # with room for titles and for numbers at the bottom, and its axes (2, 3)
     "A figure of two rows of three"
     tall, strip, numbers, gap = width * ratio, 22, 20, 8

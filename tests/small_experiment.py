@@ -25,11 +25,11 @@ def picture(seed: int, side: int) -> Image.Image:
 
 
 def make_data(root: Path) -> None:
-    "Four photographs to train on, and three test sets of one picture each."
+    "Four photographs to train on, and four test sets of one picture each."
     (root/"clean").mkdir(parents=True)
     for n in range(4): picture(n, 224).save(root/f"clean/{n}.png")
     for folder in ("real20_300/blended", "real20_300/transmission_layer", "rain100L/input", "rain100L/target",
-                   "ihaze_small/hazy", "ihaze_small/GT"):
+                   "gt_rain_dev/input", "gt_rain_dev/target", "ihaze_small/hazy", "ihaze_small/GT"):
         (root/folder).mkdir(parents=True)
         noisy = folder.rpartition("/")[2] in ("blended", "input", "hazy")
         Image.blend(picture(8, 48), picture(9, 48), 0.2 * noisy).save(root/folder/"3.png")

@@ -125,7 +125,10 @@ def test_failures_are_looked_for_in_noise_that_is_the_same_at_every_call(task: s
 
 def test_every_bundled_network_has_numbers_and_a_card():
     for folder in (path.parent for path in PRETRAINED.glob("*/config.json")):
-        assert (folder / "README.md").read_text().startswith("---\nlibrary_name: dmgn\n")
+        card = (folder / "README.md").read_text()
+        assert card.startswith("---\nlibrary_name: dmgn\n")
+        limits = card.partition("## Limits")[2].partition("\n## ")[0]
         for row in json.loads((folder / "results.json").read_text())["test_sets"]:
-            assert row["restored"]["psnr"] > row["input"]["psnr"]
+            gain = row["restored"]["psnr"] - row["input"]["psnr"]
+            assert gain > 0 or row["benchmark"] in limits, "a loss that no word explains"
         assert (folder / "model.safetensors").stat().st_size < 4_000_000

@@ -23,7 +23,7 @@ from dmgn.metrics import evaluate_pair
 from dmgn.model import DMGN
 from dmgn.tasks import TASKS, find_task
 
-BUNDLED = pytest.mark.skipif(not (PRETRAINED / "tiny-deraining/config.json").is_file(), reason="no bundled network")
+BUNDLED = pytest.mark.skipif(not (PRETRAINED / "small-deraining/config.json").is_file(), reason="no bundled network")
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +103,10 @@ def test_resume_does_what_is_missing(run: Callable[..., Result], network: str):
     (["nowhere.png", "-o", "clean.png"], "no photograph or folder nowhere.png"),
     (["trip", "-o", "trip/a.png"], "expected a folder"), (["trip", "-o", "clean", "--task", "snow"], "no task 'snow'"),
     (["trip", "-o", "clean", "--model", "empty"], "empty holds no config.json"),
-    (["trip", "-o", "clean", "--model", "trip/a.png"], "not a checkpoint"),
+    (["trip", "-o", "clean", "--model", "trip/a.png", "--task", "rain"], "not a checkpoint"),
+    (["trip", "-o", "clean", "--model", "trip/a.png"], "the authors' checkpoints are for one task each: say which"),
+    (["trip", "-o", "clean", "--model", "nowhere.onnx"], "no file nowhere.onnx"),
+    (["trip", "-o", "clean", "--model", "NETWORK", "--precision", "int8"], "no precision 'int8': expected auto, fp32"),
     (["trip", "-o", "clean", "--model", "NETWORK", "--task", "dehazing"], "not for dehazing")])
 def test_refused_before_anything_is_written(run: Callable[..., Result], network: str, arguments: list[str],
                                             message: str):
@@ -139,10 +142,30 @@ def test_a_useless_device_is_one_line(run: Callable[..., Result], network: str):
     assert refused(result, "cannot run on 'abacus'") and files(".") == ["trip/a.png", "trip/b.jpg", "trip/day2/c.png"]
 
 
+@pytest.mark.parametrize("precision", ["auto", "fp32", "bf16"])
+def test_a_strength_between_the_photograph_and_the_result(run: Callable[..., Result], network: str, precision: str):
+    for strength in ("0", "0.5", "1"):
+        result = run("restore", "trip/a.png", "-o", strength, "--model", network, "--strength", strength,
+                     "--precision", precision)
+        assert result.exit_code == 0
+    levels = [np.asarray(Image.open(f"{strength}/a.png"), float) for strength in ("0", "0.5", "1")]
+    assert np.array_equal(levels[0], np.asarray(Image.open("trip/a.png")))
+    assert not np.array_equal(levels[0], levels[2]) and np.abs(levels[1] - (levels[0] + levels[2]) / 2).max() <= 1
+    result = run("restore", "trip/a.png", "-o", "clean", "--model", network, "--strength", "2")
+    assert result.exit_code == 2 and "--strength" in result.stderr
+
+
+@BUNDLED
+def test_without_a_task_the_network_for_any_noise_restores(run: Callable[..., Result]):
+    for out, more in (("a", []), ("b", ["--task", "any"]), ("c", ["--model", "small-any", "--task", "rain"])):
+        assert run("restore", "trip/a.png", "-o", out, *more).exit_code == 0
+    assert Path("a/a.png").read_bytes() == Path("b/a.png").read_bytes() == Path("c/a.png").read_bytes()
+
+
 @BUNDLED
 def test_demo(run: Callable[..., Result]):
     result = run("demo", "-o", "demo")
-    assert result.exit_code == 0 and "deraining by tiny-deraining, protocol y" in result.stdout
+    assert result.exit_code == 0 and "deraining by small-deraining, protocol y" in result.stdout
     for task, name in ((t.name, t.network) for t in TASKS.values()):
         assert f"{task} by {name}, protocol " in result.stdout
         lines = [line.split() for line in result.stdout.splitlines() if f"_{TASKS[task].noise}_restored.png" in line]
@@ -150,13 +173,14 @@ def test_demo(run: Callable[..., Result]):
                                                for name in ("astronaut", "cat", "coffee")]
         for line in lines:
             if task == "deraining": assert float(line[5]) > float(line[1]) + 1 and float(line[6]) > float(line[2])
-    assert len(files("demo")) == 6 * len(TASKS)
+    assert len(files("demo")) == 9 * len(TASKS)
 
 
 @BUNDLED
 def test_demo_measures_haze_in_rgb(run: Callable[..., Result]):
     lines = run("demo", "-o", "demo").stdout.splitlines()
-    lines = lines[lines.index("dehazing by tiny-dehazing, protocol rgb") + 1 :]
+    first = lines.index("dehazing by small-dehazing, protocol rgb") + 1
+    lines = lines[first : first + 3]
     before = [evaluate_pair(*example(name, "haze"), "rgb") for name in ("astronaut", "cat", "coffee")]
     assert [line.split()[1:3] for line in lines] == [[f"{x.psnr:.2f}", f"{x.ssim:.3f}"] for x in before]
 
@@ -165,7 +189,8 @@ def test_a_task_without_a_network_is_one_line(run: Callable[..., Result], monkey
                                               tmp_path: Path):
     monkeypatch.setattr("dmgn.network_files.PRETRAINED", tmp_path / "networks")
     for command in (["restore", "trip", "-o", "clean"], ["evaluate", "--inputs", "trip", "--targets", "trip"]):
-        assert refused(run(*command), "no network for deraining") and not Path("clean").exists()
+        assert refused(run(*command), "no network for any") and not Path("clean").exists()
+        assert refused(run(*command, "--task", "rain"), "no network for deraining") and not Path("clean").exists()
 
 
 @pytest.mark.parametrize("name", [name for task in TASKS.values() for name in (task.name, *task.aliases)])

@@ -205,9 +205,9 @@ def test_missing_data_are_one_line_before_anything_is_written(fresh: Path):
 
 
 def test_an_absent_network_is_said_and_the_others_are_tested(fresh: Path):
-    rows = (Variant("tiny-desnowing", method="tiny-desnowing"), Variant("input", method="input"))
+    rows = (Variant("small-desnowing", method="small-desnowing"), Variant("input", method="input"))
     assert refused(lambda: run(fresh, rows),
-                   r"mini: left out tiny-desnowing \(no network tiny-desnowing comes with this package")
+                   r"mini: left out small-desnowing \(no network small-desnowing comes with this package")
     assert keys(read_results(results(fresh))) == KEYS[:2]
 
 
@@ -264,7 +264,7 @@ def dmgn(*arguments: object) -> Result:
 @pytest.mark.parametrize("arguments, message", [
     (["table9"], "no experiment 'table9': expected one of table1, table2"),
     (["table5", "--scale", "huge"], "no scale 'huge': expected one of small, paper"),
-    (["table5", "--only", "YW19"], "table5 has no variant 'YW19': expected one of input, tiny-deraining"),
+    (["table5", "--only", "YW19"], "table5 has no variant 'YW19': expected one of input, small-deraining"),
     (["table5", "--device", "abacus"], "cannot run on 'abacus'"),
     (["table1", "--dry-run"], "bsds_train"), (["table5", "--scale", "paper"], "no folder rain100H in ")])
 def test_the_command_says_in_one_line_what_cannot_be_done(original: Path, tmp_path: Path, arguments: list[str],
@@ -277,10 +277,11 @@ def test_the_command_says_in_one_line_what_cannot_be_done(original: Path, tmp_pa
 
 def test_the_command_prints_the_table_from_the_results(original: Path, tmp_path: Path):
     result = dmgn("table5", "--data", original/"data", "--out", tmp_path/"runs", "--only", "input")
-    record = json.loads((tmp_path/"runs/table5_small.jsonl").read_text())
-    assert result.exit_code == 0 and f"{record['psnr']:.2f}" in result.stdout
-    rows = [line.split() for line in result.stdout.splitlines() if line.startswith("tiny-deraining")]
-    assert rows == [["tiny-deraining", "-", "-"]]
+    records = [json.loads(line) for line in (tmp_path/"runs/table5_small.jsonl").read_text().splitlines()]
+    assert result.exit_code == 0 and [record["test_set"] for record in records] == ["rain100L", "gt_rain_dev"]
+    assert all(f"{record['psnr']:.2f}" in result.stdout for record in records)
+    rows = [line.split() for line in result.stdout.splitlines() if line.startswith("small-deraining")]
+    assert rows == [["small-deraining", "-", "-", "-", "-"]]
 
 
 def test_the_module_is_the_command_for_accelerate_launch(original: Path, tmp_path: Path):

@@ -36,7 +36,7 @@ def test_vgg_weights_are_fetched_once_and_on_first_use(monkeypatch):
 def test_a_loaded_network_fetches_nothing(monkeypatch, saved):
     monkeypatch.setattr(vgg.VGG19_Weights, "get_state_dict", lambda *_, **__: pytest.fail("tried to download"))
     DMGN.from_pretrained(saved)(torch.zeros(1, 3, 20, 20))
-    DMGN.from_pretrained("tiny-deraining")(torch.zeros(1, 3, 20, 20))
+    DMGN.from_pretrained("small-deraining")(torch.zeros(1, 3, 20, 20))
 
 
 def test_vgg_weights_from_a_local_file(shared):

@@ -189,7 +189,7 @@ def test_r01_weights_that_do_not_fit_are_refused_and_the_first_tensor_is_named(f
 def test_r01_missing_weights_of_a_bundled_network_are_refused_on_the_command_line(
     run: Callable[..., Result], trip: Path, tmp_path: Path
 ):
-    shutil.copytree(PRETRAINED / "tiny-deraining", tmp_path / "copy")
+    shutil.copytree(PRETRAINED / "small-deraining", tmp_path / "copy")
     change_tensors(tmp_path / "copy", lambda state: {k: v for k, v in state.items() if not k.startswith("background.")})
     assert refused(run("restore", trip, "-o", "out", "--model", tmp_path / "copy"), "background.")
     assert not (tmp_path / "out").exists()

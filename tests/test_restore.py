@@ -19,6 +19,7 @@ from dmgn.model import DMGN, mask_names
 from dmgn.restore import (
     as_photograph,
     load_network,
+    on_whole_blocks,
     pick_tile,
     read_photograph,
     restore,
@@ -29,7 +30,7 @@ from dmgn.restore import (
 from dmgn.tasks import TASKS, find_task
 
 ROOT = Path(__file__).resolve().parents[1]
-BUNDLED = pytest.mark.skipif(not (PRETRAINED / "tiny-deraining/config.json").is_file(), reason="no bundled network")
+BUNDLED = pytest.mark.skipif(not (PRETRAINED / "small-deraining/config.json").is_file(), reason="no bundled network")
 ORIENTATION, DESCRIPTION, SETTINGS, ISO = 0x0112, 0x010E, 0x8769, 0x8827
 
 
@@ -274,14 +275,15 @@ def test_bundled_networks_are_found_by_their_task(network: DMGN, tmp_path: Path,
     monkeypatch.setattr("dmgn.network_files.PRETRAINED", tmp_path)
     with pytest.raises(FileNotFoundError, match="only none") as error: load_network("deraining")
     assert one_line(error)
-    network.save_pretrained(tmp_path / "tiny-deraining")
+    network.save_pretrained(tmp_path / "small-deraining")
     DMGN(DMGNConfig(task="reflection", width=4, vgg_taps=1, middle_cells=1),
-         vgg_weights="random").save_pretrained(tmp_path / "tiny-dereflection")
-    assert load_network("reflection").config.task == "reflection" and load_network().config == network.config
-    message = r"no network for dehazing comes with this package \(only tiny-deraining, tiny-dereflection\)"
-    with pytest.raises(FileNotFoundError, match=message) as error:
-        load_network("dehazing")
-    assert one_line(error)
+         vgg_weights="random").save_pretrained(tmp_path / "small-dereflection")
+    assert load_network("reflection").config.task == "reflection"
+    assert load_network("deraining").config == network.config
+    for task, asked in (("dehazing", "dehazing"), ("any", None)):
+        message = rf"no network for {task} comes with this package \(only small-deraining, small-dereflection\)"
+        with pytest.raises(FileNotFoundError, match=message) as error: load_network(asked)
+        assert one_line(error)
 
 
 def test_a_mistyped_repository_fails_at_once_without_a_connection(monkeypatch: pytest.MonkeyPatch):
@@ -384,14 +386,14 @@ def test_strips_are_what_a_sum_over_the_whole_photograph_gives(network: DMGN, si
         for x, across in tile_weights(W, 64, 32):
             tile = pixels[y : y + len(down), x : x + len(across)]
             given = to_tensor(tile).to(memory_format=torch.channels_last)
-            with torch.inference_mode(): part = network(given).background[0]
+            with torch.inference_mode(): part = on_whole_blocks(network, given).background[0]
             expected[:, y : y + len(down), x : x + len(across)] += part * (down[:, None] * across)
     assert (in_tiles(network, Image.fromarray(pixels), 64) == expected * 127.5).all()
 
 
 @BUNDLED
 def test_tiling_adds_no_visible_seam():
-    network = load_network()
+    network = load_network("deraining")
     ramp = (torch.linspace(0, 3, 272).sin() * 80 + 100)[:, None].expand(272, 272)
     smooth = Image.fromarray(torch.stack([ramp, ramp.T, (ramp + ramp.T) / 2], -1).byte().numpy())
     tiled, whole = (in_tiles(network, smooth, side) for side in (112, 272))

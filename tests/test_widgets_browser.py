@@ -244,7 +244,7 @@ def test_a_photograph_of_ones_own_is_restored(browser: Browser, lab: tuple[Path,
 
     (tmp_path/"broken.png").write_bytes(b"not a photograph")
     choose(tmp_path/"broken.png")
-    page.get_by_text("the file is no photograph").wait_for()
+    page.locator(".widget-html-content", has_text="the file is no photograph").wait_for()
     with Image.open(root/"dmgn/examples/cat_rain.png") as photograph:
         photograph.resize((120, 80)).save(tmp_path/"mine.jpg")
     choose(tmp_path/"mine.jpg")

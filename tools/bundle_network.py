@@ -29,39 +29,44 @@ WORDS = {
         "removes": "reflections of a window pane",
         "validation": "synthetic reflections as PLNet's and CEILNet's authors published them, which training did "
                       "not use",
-        "limits": "It weakens soft, blurred reflections more than it removes them, and a sharp or bright "
-                  "reflection it cannot tell from the scene behind the pane. "
-                  "It was trained on synthetic reflections only: real panes with stains, double images or "
-                  "polarised light are beyond it, and it may dull highlights that belong to the scene. Its "
-                  "results stay too bright where a reflection veils the whole picture. On a photograph with "
-                  "hardly any reflection it does harm: of real20_300's twenty pictures three end farther from the"
-                  " truth than they were, "
-                  "by 0.5, 0.8 and, the one that is nearly clean with a background out of focus, 5 dB. The "
-                  "synthetic reflections for its training were made more varied (darker and defocused scenes, "
-                  "fainter and tinted reflections) after an earlier network's results on real20_300 had been "
-                  "looked at, so that test set is not quite unseen."},
+        "limits": "It weakens soft, blurred reflections more than it removes them; a sharp or bright one it "
+                  "cannot tell from the scene behind the pane, and where a reflection veils the whole picture "
+                  "the result stays too bright. Of real panes it has seen 67: stains, double images and "
+                  "polarised light are beyond it. On a photograph with hardly any reflection it does harm, most "
+                  "where the background is out of focus, and one without any comes back a little darker. "
+                  "`--strength 0.5` halves both, gain and harm. The synthetic reflections for its training were "
+                  "made more varied (darker and defocused scenes, fainter and tinted reflections) after an "
+                  "earlier network's results on real20_300 had been looked at, so that test set is not quite "
+                  "unseen. It learned for minutes: its validation PSNR was still rising when it ended."},
     "deraining": {
         "removes": "rain streaks",
         "validation": "synthetic rain as in training, on other photographs",
-        "limits": "It was trained on synthetic rain: wide or out-of-focus streaks, drops on the lens and mist are"
-                  " beyond it. "
-                  "Thin bright lines of the scene, such as whiskers, wires and fences, may be taken for rain, and"
-                  " a photograph with hardly any rain loses fine detail: of those below, which have synthetic "
-                  "rain, the nearly clean ones end 5 to 12 dB farther from the truth."},
+        "limits": "Real rain it leaves nearly as it is, see gt_rain_dev: it was trained on synthetic streaks "
+                  "and on pairs with synthetic rain, and wide or out-of-focus streaks, drops on the lens and "
+                  "mist are beyond it. Upright lines of the scene, the bars of a grille, the columns of a "
+                  "distant building, it may take for rain and remove: in rain100L's picture 24 the wire mesh "
+                  "behind the woman loses every upright wire. A photograph with hardly any rain loses fine "
+                  "detail. It learned for minutes: its validation PSNR was still rising when it ended."},
     "any": {
         "removes": "rain, reflections and haze, whichever there is",
         "validation": "synthetic rain, reflections and haze in turn, and some of the pairs",
-        "limits": "LIMITS"},
+        "limits": "It is not told what is there, and guesses wrong at times: pale, nearly clean pictures it "
+                  "takes for haze and darkens (gt_rain_dev's scene Deadwood loses 10 dB), and upright bars, "
+                  "like those of the wire mesh in rain100L's picture 24, it takes for rain. Where the noise is "
+                  "known, the task's own network is the better choice; where it is not, look at the result, and "
+                  "at `--strength 0.5`. It shares the limits of the others: sharp reflections stay, what thick "
+                  "haze has hidden does not come back, and drops on the lens are unknown to it. It learned for "
+                  "minutes: its validation PSNR was still rising when it ended."},
     "dehazing": {
         "removes": "haze",
         "validation": "synthetic haze as in training, on other photographs",
         "limits": "It guesses how thick the haze is from colours and contrast, and what thick haze has hidden "
-                  "does not come back. Pale smooth walls, snow and overcast skies it often takes for haze: in "
-                  "ihaze_small's rooms "
-                  "they come out dark, in greenish blotches, and of its fifteen pictures two end farther from the"
-                  " truth than they were, by 2 and 7 dB. Haze with a blue tint keeps it. "
-                  "Its haze follows one law with one colour of light: smoke, fog around lamps and haze that is "
-                  "coloured or lies in patches are beyond it."},
+                  "does not come back. Pale smooth walls, snow and overcast skies it may take for haze and "
+                  "darken: the pictures of ihaze_small with the least haze lose, and a photograph without any "
+                  "comes back darker, see above. `--strength 0.5` halves both, gain and harm. Its haze follows "
+                  "one law with one colour of light: smoke, fog around lamps and haze that is coloured or lies "
+                  "in patches are beyond it. It learned for minutes: its validation PSNR was still rising when "
+                  "it ended."},
 }
 CARD = """---
 library_name: dmgn
@@ -145,6 +150,7 @@ for Large-Scale Image Recognition*, CC BY 4.0; converted to RGB in [0, 1] with I
 and its activations scaled by 0.01.
 The photographs that it was trained on are their owners'; none is part of the network.
 """
+CPU = "one of two CPU cores, in which other work ran"
 CLEAN = ("rain100L", "sots_indoor_50") # test sets whose targets are clean photographs
 
 
@@ -154,6 +160,8 @@ def bundle(
     root: Path, # folder that holds the test sets; called DATA in the card's command
     sets: tuple[str, ...] | None = None, # to measure it on; None: those of its task
     into: Path = PRETRAINED, # where the bundled networks are
+    device: str = CPU, # that the run took its time on
+    earlier: tuple[Path, str] | None = None, # the run that this one started from, and its device
 ) -> None:
     "Write INTO/NAME from a run's best network, whole or not at all"
     into.mkdir(parents=True, exist_ok=True)
@@ -165,11 +173,12 @@ def bundle(
         names = find_task(data["task"]).test_sets if sets is None else sets
         results = {"test_sets": [row for one in names for row in measure(network, one, root)],
                    "clean": [measure_clean(network, one, root) for one in CLEAN if sets is None or one in sets]}
+        told = facts(log, settings, data, run, device) | (began_with(*earlier) if earlier else {})
         (folder / "log.json").write_text(json.dumps(log))
         (folder / "results.json").write_text(json.dumps(results, indent=1) + "\n")
         save_failures(network, data["task"], settings["protocol"], folder / "failures.png")
         save_gains(results["test_sets"], folder / "gains.png")
-        (folder / "README.md").write_text(card(name, folder, network, run, results, root))
+        (folder / "README.md").write_text(card(name, folder, network, run, told, results, root))
         if (into / name).exists(): (into / name).rename(before)
         folder.rename(into / name)
 
@@ -322,6 +331,7 @@ def facts(
     settings: dict[str, Any], # train.json
     data: dict[str, Any], # data.json
     run: Path, # folder of the run
+    device: str, # that it took its time on
 ) -> dict[str, str]: # what a run was, by heading
     "How a network was trained, in words"
     given = Given(**{f.name: paths(data[f.name]) for f in fields(Given) if f.name in data})
@@ -338,11 +348,29 @@ def facts(
         "steps": f"{log['step']} of {batch} crops of {data['crop']} x {data['crop']} pixels"
                  + (f", of photographs resized to a short side of {sides[0]} to {sides[1]}" if sides else "")
                  + f"; seed {settings['seed']}",
-        "time": f"{log['seconds'] / 3600:.1f} hours on one of two CPU cores, in which other work ran",
+        "time": f"{duration(log['seconds'])} on {device}",
         "weights of the loss terms": weights,
         "optimiser": f"Adam, {settings['schedule']} schedule, learning rate up to {settings['learning_rate']}"
                      + (f", weights averaged with decay {settings['ema']}" if settings["ema"] else ""),
     }
+
+
+def duration(
+    seconds: float, # of a run
+) -> str: # in words
+    "Minutes, or hours from two hours on"
+    return f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:.1f} hours"
+
+
+def began_with(
+    run: Path, # folder of an earlier run
+    device: str, # that it took its time on
+) -> dict[str, str]: # by heading
+    "What the weights had learned before, in words"
+    log, settings, _ = records(run)
+    return {"started from": f"the best network of an earlier run, by the same command without `--model`: {log['step']} "
+                            f"steps of {settings['batch']} crops, learning rate up to {settings['learning_rate']}, "
+                            f"{duration(log['seconds'])} on {device}, validation PSNR {log['best']:.2f} dB"}
 
 
 def paths(
@@ -391,6 +419,7 @@ def card(
     folder: Path, # that holds its weights
     network: DMGN, # itself
     run: Path, # folder of its run
+    told: dict[str, str], # facts about it, by heading
     results: dict[str, Any], # results.json
     root: Path | None, # called DATA in the command
 ) -> str: # Markdown
@@ -406,7 +435,7 @@ def card(
         trunk=sum(p.numel() for p in network.head.trunk.parameters()) / 1e6,
         megabytes=(folder / "model.safetensors").stat().st_size / 1e6,
         command=command(settings, data, root), protocol=settings["protocol"],
-        facts=table([[*fact] for fact in facts(log, settings, data, run).items()]),
+        facts=table([[*fact] for fact in told.items()]),
         curve=table([[str(row["step"]), decibels(row)] for row in curve]),
         measured=table([*map(measured, results["test_sets"])]), gains=table([*map(gained, results["test_sets"])]),
         clean=table([[f"targets of {row['benchmark']}, {row['count']} pictures", row["protocol"],
@@ -423,6 +452,9 @@ if __name__ == "__main__":
     parser.add_argument("name", help="of the bundled network, e.g. small-deraining")
     parser.add_argument("--data", type=Path, required=True,
                         help="folder that holds the test sets, and that the card's command calls DATA")
+    parser.add_argument("--device", default=CPU, help="that the run took its time on, in words (default: %(default)s)")
+    parser.add_argument("--earlier", nargs=2, metavar=("RUN", "DEVICE"), help="the run that it started from")
     args = parser.parse_args()
-    bundle(args.run, args.name, args.data.resolve())
+    earlier = (Path(args.earlier[0]), args.earlier[1]) if args.earlier else None
+    bundle(args.run, args.name, args.data.resolve(), device=args.device, earlier=earlier)
     print((PRETRAINED / args.name / "README.md").read_text())

@@ -1,7 +1,7 @@
 """Loads copies of a network's folder that are changed in one place.
 
 None may load as another network or end with a traceback.
-python tools/mutate_checkpoints.py [--count 300] [--seed 0] [--network tiny-deraining]; exit code 1 if one did."""
+python tools/mutate_checkpoints.py [--count 300] [--seed 0] [--network small-deraining]; exit code 1 if one did."""
 
 import argparse
 import collections

@@ -128,7 +128,7 @@ def by_network(
     image: Image.Image, # RGB
 ) -> Image.Image: # what the network takes for the background
     "What a network does to a photograph, whatever the noise in it"
-    return restore(image, network.config.task or "deraining", network, device="cpu").background
+    return restore(image, None, network, device="cpu", precision="fp32").background
 
 # %% ../../nbs/experiments/13_comparison.ipynb #c024
 def runnable(

@@ -151,7 +151,7 @@ def table2(
 ) -> Experiment:
     "Table II: reflection removal"
     if scale == "small":
-        rows = without_training("input", "YW19", "tiny-dereflection")
+        rows = without_training("input", "YW19", "small-dereflection", "small-any")
         return Experiment("table2", scale, "reflection", rows, ("real20_300",))
     rows = (*without_training("input", "YW19"), trained("reflection", PLNET_LIKE))
     return Experiment("table2", scale, "reflection", rows, ("real20", "solid", "postcard", "wild"))
@@ -167,7 +167,8 @@ def table5(
 ) -> Experiment:
     "Table V: removal of rain streaks"
     if scale == "small":
-        return Experiment("table5", scale, "deraining", without_training("input", "tiny-deraining"), ("rain100L",))
+        rows = without_training("input", "small-deraining", "small-any")
+        return Experiment("table5", scale, "deraining", rows, ("rain100L", "gt_rain_dev"))
     rows = (*without_training("input"), trained("deraining", LIGHT_RAIN, "rain100L"),
             trained("deraining", HEAVY_RAIN, "rain100H"))
     return Experiment("table5", scale, "deraining", rows, ("rain100L", "rain100H"), note=RAIN_NOTE)
@@ -182,8 +183,8 @@ def table6(
 ) -> Experiment:
     "Table VI: dehazing"
     if scale == "small":
-        rows = without_training("input", "DCP", "tiny-dehazing")
-        return Experiment("table6", scale, "dehazing", rows, ("ihaze_small",))
+        rows = without_training("input", "DCP", "small-dehazing", "small-any")
+        return Experiment("table6", scale, "dehazing", rows, ("ihaze_small", "sots_indoor_50"))
     rows = (*without_training("input", "DCP"), trained("dehazing", INDOOR_HAZE, "sots_indoor", "dcpdn_testa"),
             trained("dehazing", OUTDOOR_HAZE, "sots_outdoor", "ohaze"))
     sets = ("sots_indoor", "sots_outdoor", "ohaze", "dcpdn_testa")
@@ -195,7 +196,7 @@ def table7(
 ) -> Experiment:
     "Table VII: every network on every task"
     if scale == "small":
-        rows = without_training("input", "tiny-dereflection", "tiny-deraining", "tiny-dehazing")
+        rows = without_training("input", "small-dereflection", "small-deraining", "small-dehazing", "small-any")
         return Experiment("table7", scale, None, rows, ("real20_300", "rain100L", "ihaze_small"))
     data = {"reflection": PLNET_LIKE, "deraining": HEAVY_RAIN, "dehazing": OUTDOOR_HAZE}
     networks = [trained(task, data[task], name=f"DMGN, {task}") for task in data]

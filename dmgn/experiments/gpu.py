@@ -285,9 +285,9 @@ def restoring_jobs(
 ) -> list[dict[str, Any]]: # jobs
     "Networks, precisions and sizes"
     if device == "cpu":
-        return [{"network": "tiny-deraining", "precision": "fp32", "width": 96, "height": 64, "pictures": 2}]
+        return [{"network": "small-deraining", "precision": "fp32", "width": 96, "height": 64, "pictures": 2}]
     return [{"network": network, "precision": precision, "width": 3000, "height": 2000, "pictures": 8}
-            for network in ("tiny-deraining", "paper") for precision in ("bf16", "fp32")]
+            for network in ("small-deraining", "paper") for precision in ("bf16", "fp32")]
 
 # %% ../../nbs/experiments/15_gpu.ipynb #n004
 def time_folder(

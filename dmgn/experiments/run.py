@@ -356,7 +356,7 @@ def method_of(
     folder = PRETRAINED / name if name else job.folder / "best"
     network = DMGN.from_pretrained(folder).eval()
     def predict(image: Image.Image) -> Image.Image:
-        return restore(image, network.config.task or job.task, network, device=device).background
+        return restore(image, None, network, device=device, precision="fp32").background
     trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
     return Method(predict, network.config, trained, sha256(folder / "model.safetensors"))
 
@@ -364,8 +364,8 @@ def method_of(
 class Evaluation(NamedTuple):
     "How a method did on a test set"
     protocol: str # of the metrics
-    pictures: int # in the test set
-    score: Score # mean over them
+    scores: list[Score] # of its pictures, in order
+    mean: Score # over them
 
 # %% ../../nbs/experiments/12_run.ipynb #testsplit
 def evaluate_test_split(
@@ -377,7 +377,7 @@ def evaluate_test_split(
     protocol, scores = TASKS[job.task].test_protocol, []
     for mixture, background, _ in evaluation_pairs("test", job.task, job.data, root):
         scores.append(evaluate_pair(predict(to_pil(mixture)), to_pil(background), protocol))
-    return Evaluation(protocol, len(scores), mean_of(scores))
+    return Evaluation(protocol, scores, mean_of(scores))
 
 # %% ../../nbs/experiments/12_run.ipynb #c079
 def evaluate_method(
@@ -389,8 +389,7 @@ def evaluate_method(
     "Restore and compare every picture of a test set"
     if test_set == "test-split": return evaluate_test_split(predict, job, root)
     row, pairs = benchmark(test_set), benchmark_pairs(test_set, folder_of(test_set, root))
-    scores, mean = evaluate_pairs(predict, pairs, row.protocol, row.crops)
-    return Evaluation(row.protocol, len(scores), mean)
+    return Evaluation(row.protocol, *evaluate_pairs(predict, pairs, row.protocol, row.crops))
 
 # %% ../../nbs/experiments/12_run.ipynb #trainedparts
 def trained_parts(
@@ -416,13 +415,15 @@ def make_record(
     device: str | torch.device | None = None, # it runs on
 ) -> dict[str, Any]: # ready for JSON
     "Evaluate a method on a test set"
-    protocol, pictures, score = evaluate_method(method.predict, test_set, job, root)
+    protocol, scores, mean = evaluate_method(method.predict, test_set, job, root)
+    rows = [score_values(one) for one in scores]
+    each = {name: [row[name] and round(row[name], 4) for row in rows] for name in ("psnr", "ssim")}
     data = dict(job.fixed.get("data", {}))
     if test_set != "test-split": data[test_set] = fingerprint(folder_of(test_set, root))
     date = datetime.now(timezone.utc).isoformat(timespec="seconds")
     return {"experiment": experiment.name, "scale": experiment.scale, "variant": job.variant.name, "seed": job.seed,
-            "test_set": test_set, "protocol": protocol, "pictures": pictures, **score_values(score),
-            **trained_parts(job, method), "data": data, "versions": environment(device), "date": date}
+            "test_set": test_set, "protocol": protocol, "pictures": len(scores), **score_values(mean),
+            "each": each, **trained_parts(job, method), "data": data, "versions": environment(device), "date": date}
 
 # %% ../../nbs/experiments/12_run.ipynb #evaljob
 def evaluate_job(

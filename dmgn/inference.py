@@ -42,13 +42,16 @@ def pick_precision(
     raise ValueError(f"no precision {name!r}: expected auto, {' or '.join(PRECISIONS)}")
 
 # %% ../nbs/34_inference.ipynb #i009
-def fused_operator() -> Any: # None: this PyTorch has none
+def fused_operator(
+    dtype: torch.dtype = torch.float32, # of what it works on
+) -> Any: # None: this PyTorch or this processor has none
     "oneDNN's convolution with an activation"
     try:
         operator = torch.ops.mkldnn._convolution_pointwise
-        x, w = torch.ones(1, 1, 2, 2), -torch.ones(1, 1, 1, 1)
+        x, w = torch.ones(1, 1, 2, 2, dtype=dtype), -torch.ones(1, 1, 1, 1, dtype=dtype)
         return operator if not operator(x, w, None, [0, 0], [1, 1], [1, 1], 1, "relu", [], "").any() else None
     except (AttributeError, RuntimeError, TypeError): return None
+
 
 # %% ../nbs/34_inference.ipynb #n000
 class FusedConv2d(nn.Module):
@@ -74,9 +77,10 @@ ACTIVATIONS = {nn.ReLU: "relu", _Tanh: "tanh"}
 
 def fuse_activations(
     network: nn.Module, # changed: what is trained cannot be fused
+    dtype: torch.dtype = torch.float32, # that most of it computes in
 ) -> nn.Module: # the same
     "Fuse every convolution in a sequence with the activation after it"
-    operator = fused_operator()
+    operator = fused_operator(dtype)
     for sequence in [m for m in network.modules() if isinstance(m, nn.Sequential)] if operator else []:
         for i, (layer, after) in enumerate(zip([*sequence], [*sequence][1:])):
             if type(after) not in ACTIVATIONS or not isinstance(layer, nn.Conv2d): continue
@@ -120,7 +124,7 @@ def prepared(
     dtype = PRECISIONS[pick_precision(precision, device)]
     if dtype != torch.float32: narrow(ready, dtype)
     ready = ready.to(memory_format=torch.channels_last)
-    if torch.device(device).type == "cpu": fuse_activations(ready)
+    if torch.device(device).type == "cpu": fuse_activations(ready, dtype)
     return ready
 
 # %% ../nbs/34_inference.ipynb #i019

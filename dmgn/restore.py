@@ -273,9 +273,9 @@ def seen_small(
 ) -> np.ndarray: # (h, w, 3), of no more pixels than a tile
     "A photograph, reduced"
     scale = min(1, side / math.sqrt(photograph.width * photograph.height))
-    size = tuple(max(1, round(length * scale)) for length in photograph.size)
-    small = photograph.resize(size, Image.Resampling.NEAREST if is_deep(photograph) else Image.Resampling.BOX)
-    return read_piece(small, (0, 0, *size))
+    width, height = (max(1, round(length * scale)) for length in photograph.size)
+    small = photograph.resize((width, height), Image.Resampling.NEAREST if is_deep(photograph) else Image.Resampling.BOX)
+    return read_piece(small, (0, 0, width, height))
 
 @contextmanager
 def attention_of_the_whole(

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ExperimentName', 'DataFolder', 'RunsFolder', 'ScaleOption', 'OnlyOption', 'DryRunOption', 'VggOption',
            'EvaluationDevice', 'measure_app', 'ResultFile', 'MeasuringDevice', 'MemoryLimit', 'table_after_running',
-           'run_named_experiment', 'measure_table3', 'measure_steps', 'measure_masks_command']
+           'run_named_experiment', 'measure_table3', 'measure_steps', 'measure_masks_command', 'run_benchmark']
 
 # %% ../../nbs/32_experiment_command.ipynb #c002
 from pathlib import Path
@@ -122,3 +122,23 @@ def measure_masks_command(
     "The masks of the bundled networks over their test sets, trained and untrained."
     from dmgn.experiments.masks import measure_bundled
     measure_bundled(data, out, pictures, typer.echo)
+
+# %% ../../nbs/32_experiment_command.ipynb #ben1
+def run_benchmark(
+    out: ResultFile, # result file
+    quick: Annotated[bool, typer.Option("--quick", help="Only 128 and 256 pixels a side: a minute or two.")] = False,
+    device: MeasuringDevice = "cpu", # where to run
+    memory: MemoryLimit = 24.0, # GiB
+) -> None:
+    """Measure how fast the networks are on this machine: seconds, memory, and the share of what it could do.
+
+    The bundled network and the paper's size, 128 to 4096 pixels a side, in every form and precision; a training step,
+    photographs of 12 megapixels, folders in several processes. About half an hour; it goes on where it stopped."""
+    from dmgn.experiments.results import read_results
+    from dmgn.experiments.speed import SIDES, measure_speed, speed_table, whole_table
+    from dmgn.restore import pick_device
+    pick_device(device)
+    measure_speed(out, SIDES[: 2 if quick else None], device, memory)
+    records = read_results(out)
+    typer.echo(f"{speed_table(records, device)!r}\n\n{whole_table(records, device)!r}")
+

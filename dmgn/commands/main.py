@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from .. import __version__
 from .data import data_app
-from .experiment import measure_app, run_named_experiment
+from .experiment import measure_app, run_benchmark, run_named_experiment
 from .shell import OneLineErrors, one_line, printable
 from .train import RepeatedPairs, train_network
 from ..tasks import ANY, TASKS, Task, find_task
@@ -45,6 +45,7 @@ app = typer.Typer(
       dmgn train --task deraining --train sunny -o runs/mine
       dmgn export small-any -o any.onnx          a network as a file for other programs
       dmgn data list                             the data sets of the field, and where they are
+      dmgn benchmark -o speed.jsonl              how fast it is on this machine
 
     Small networks come with the package; --model names any other: a folder that training wrote,
     a repository on the Hugging Face Hub, or one of the authors' checkpoint files. `dmgn COMMAND --help` says more.""")
@@ -685,5 +686,6 @@ def export_network(
 # %% ../../nbs/21_commands.ipynb #c051
 app.command("train", cls=RepeatedPairs)(train_network)
 app.command("experiment")(run_named_experiment)
+app.command("benchmark")(run_benchmark)
 app.add_typer(data_app, name="data")
 app.add_typer(measure_app, name="measure")

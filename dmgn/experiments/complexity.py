@@ -102,20 +102,22 @@ def parameter_counts(
 # %% ../../nbs/experiments/04_table3_complexity.ipynb #c027
 PROGRAM = """
 import json, sys
+from importlib import import_module
 from pathlib import Path
-from dmgn.experiments import complexity
+module = import_module(f"dmgn.experiments.{sys.argv[3]}")
 score = Path("/proc/self/oom_score_adj")
 if score.exists(): score.write_text("1000")
-result = getattr(complexity, sys.argv[1])(**json.loads(sys.argv[2]))
+result = getattr(module, sys.argv[1])(**json.loads(sys.argv[2]))
 print("\\n" + json.dumps(result))
 """
 
 def in_fresh_process(
-    function: Callable[..., Any], # of this module
+    function: Callable[..., Any], # of the module
+    module: str = "complexity", # of dmgn.experiments
     **arguments: Any, # that JSON has words for
 ) -> Any: # what it returned; raises a RuntimeError if it failed or was ended
-    "Call a function of this module in a process of its own"
-    command = [sys.executable, "-c", PROGRAM, function.__name__, json.dumps(arguments)]
+    "Call a function in a process of its own"
+    command = [sys.executable, "-c", PROGRAM, function.__name__, json.dumps(arguments), module]
     ran = subprocess.run(command, capture_output=True, text=True)
     if ran.returncode < 0:
         raise RuntimeError(f"the process was ended by signal {-ran.returncode}, probably for want of memory")

@@ -274,8 +274,8 @@ def seen_small(
     "A photograph, reduced"
     scale = min(1, side / math.sqrt(photograph.width * photograph.height))
     width, height = (max(1, round(length * scale)) for length in photograph.size)
-    small = photograph.resize((width, height), Image.Resampling.NEAREST if is_deep(photograph) else Image.Resampling.BOX)
-    return read_piece(small, (0, 0, width, height))
+    kind = Image.Resampling.NEAREST if is_deep(photograph) else Image.Resampling.BOX
+    return read_piece(photograph.resize((width, height), kind), (0, 0, width, height))
 
 @contextmanager
 def attention_of_the_whole(

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['ExperimentName', 'DataFolder', 'RunsFolder', 'ScaleOption', 'OnlyOption', 'DryRunOption', 'VggOption',
            'EvaluationDevice', 'measure_app', 'ResultFile', 'MeasuringDevice', 'MemoryLimit', 'table_after_running',
-           'run_named_experiment', 'measure_table3', 'measure_steps', 'measure_masks_command', 'run_benchmark']
+           'run_named_experiment', 'measure_table3', 'measure_steps', 'measure_masks_command',
+           'measure_switches_command', 'run_benchmark']
 
 # %% ../../nbs/32_experiment_command.ipynb #c002
 from pathlib import Path
@@ -122,6 +123,18 @@ def measure_masks_command(
     "The masks of the bundled networks over their test sets, trained and untrained."
     from dmgn.experiments.masks import measure_bundled
     measure_bundled(data, out, pictures, typer.echo)
+
+# %% ../../nbs/32_experiment_command.ipynb #m005
+@measure_app.command("switches")
+def measure_switches_command(
+    data: Annotated[Path, typer.Option(metavar="ROOT", help="Folder of data sets: rain100L, real20_300, ihaze_small.")],
+    out: ResultFile,  # result file
+    pictures: Annotated[int, typer.Option(min=2, help="So many of each test set, evenly spread.")] = 20,
+) -> None:
+    "What the bundled networks lose when a part is replaced, over their test sets."
+    from dmgn.experiments.switches import measure_all_switches
+    measure_all_switches(data, out, pictures, typer.echo)
+
 
 # %% ../../nbs/32_experiment_command.ipynb #ben1
 def run_benchmark(

@@ -15,8 +15,15 @@ from pathlib import Path
 from urllib.parse import unquote, urldefrag
 from urllib.request import urlopen
 
+import numpy as np
 import pytest
+import torch
 import yaml
+from PIL import Image
+
+from dmgn.files import EXAMPLES
+from dmgn.images import to_pil, to_tensor
+from dmgn.model import DMGN
 
 ROOT = Path(__file__).resolve().parents[1]
 SITE, PROCESSED = ROOT/"_docs", ROOT/"_proc"
@@ -115,18 +122,30 @@ def site() -> Path:
     return SITE
 
 
-@pytest.fixture(scope="module")
-def katex(site: Path, request: pytest.FixtureRequest) -> Path:
-    "The files of KaTeX in the version that the pages ask for, from the npm registry, kept in pytest's cache."
-    version = re.search(r"npm/katex@([\d.]+)/dist", (site/"17_losses.html").read_text(encoding="utf-8"))[1]
-    folder = Path(request.config.cache.mkdir(f"katex-{version}"))
-    if not (folder/"package/dist/katex.min.js").exists():
+def from_npm(name: str, version: str, request: pytest.FixtureRequest) -> Path:
+    "The files of a package from the npm registry, kept in pytest's cache."
+    folder = Path(request.config.cache.mkdir(f"{name}-{version}"))
+    if not (folder/"package/package.json").exists():
         try:
-            with urlopen(f"https://registry.npmjs.org/katex/-/katex-{version}.tgz", timeout=120) as answer:
+            with urlopen(f"https://registry.npmjs.org/{name}/-/{name}-{version}.tgz", timeout=120) as answer:
                 packed = answer.read()
-        except OSError as error: pytest.skip(f"could not get katex@{version}: {error}")
+        except OSError as error: pytest.skip(f"could not get {name}@{version}: {error}")
         with tarfile.open(fileobj=io.BytesIO(packed)) as archive: archive.extractall(folder, filter="data")
     return folder/"package/dist"
+
+
+@pytest.fixture(scope="module")
+def katex(site: Path, request: pytest.FixtureRequest) -> Path:
+    "KaTeX in the version that the pages ask for."
+    version = re.search(r"npm/katex@([\d.]+)/dist", (site/"17_losses.html").read_text(encoding="utf-8"))[1]
+    return from_npm("katex", version, request)
+
+
+@pytest.fixture(scope="module")
+def runtime(site: Path, request: pytest.FixtureRequest) -> Path:
+    "ONNX Runtime in the version that the live page asks for."
+    version = re.search(r"npm/onnxruntime-web@([\d.]+)/dist", (site/"live/worker.js").read_text(encoding="utf-8"))[1]
+    return from_npm("onnxruntime-web", version, request)
 
 
 class Quiet(SimpleHTTPRequestHandler):
@@ -419,3 +438,62 @@ def test_smalldocs_finds_nothing_to_complain_of(site: Path):
 
 def test_the_site_is_small(site: Path):
     assert sum(path.stat().st_size for path in site.rglob("*") if path.is_file()) < 25_000_000
+
+
+def on_live_page(opened: Callable, runtime: Path, spoil: bool = False):
+    "The live page with the runtime from this machine, and all that the browser complains of."
+    tab, said = opened("live.html"), []
+    def answer(route) -> None:
+        content = (runtime/route.request.url.rsplit("/", 1)[1]).read_bytes()
+        headers = {"access-control-allow-origin": "*", "content-type": "text/javascript"}
+        route.fulfill(body=content + b" "*spoil, headers=headers)
+    tab.context.route("**/npm/onnxruntime-web@*/**", answer)
+    tab.on("console", lambda m: said.append(m.text) if m.type == "error" else None)
+    tab.on("pageerror", lambda e: said.append(str(e)))
+    return tab, said
+
+
+def status_of(tab, wanted: str) -> str:
+    "What the live page says, once it says what is wanted."
+    tab.wait_for_function("wanted => document.querySelector('[data-part=status]').textContent.includes(wanted)",
+                          arg=wanted, timeout=400_000)
+    return tab.locator("[data-part=status]").inner_text()
+
+
+def pytorch_on_blocks(photograph: Image.Image) -> np.ndarray:
+    "What PyTorch makes of a picture, filled up to multiples of 16 as for the exported network."
+    image = to_tensor(photograph)
+    (h, w), network = image.shape[-2:], DMGN.from_pretrained("small-any").eval()
+    with torch.inference_mode(): out = network(torch.nn.functional.pad(image, (0, -w % 16, 0, -h % 16), "replicate"))
+    return np.asarray(to_pil(out.background[..., :h, :w])).astype(int)
+
+
+def test_the_live_page_restores_as_pytorch_does(opened: Callable, runtime: Path, tmp_path: Path):
+    tab, said = on_live_page(opened, runtime)
+    tab.get_by_role("button", name="rain").click()
+    text = status_of(tab, "Restored cat_rain.png")
+    print(text)
+    assert re.search(r"328 x 218 pixels, in [\d.]+ s with Web\w+: [\d.]+ s a megapixel", text)
+    with tab.expect_download() as saved: tab.get_by_text("Save the result").click()
+    assert saved.value.suggested_filename == "cat_rain_restored.png"
+    saved.value.save_as(tmp_path/"restored.png")
+    ours = np.asarray(Image.open(tmp_path/"restored.png").convert("RGB")).astype(int)
+    off = np.abs(ours - pytorch_on_blocks(Image.open(EXAMPLES/"cat_rain.png").convert("RGB")))
+    assert off.max() <= 1
+    before = tab.locator(".dmgn-live-pictures").screenshot()
+    tab.locator("[data-part=slider]").press("Home")
+    assert tab.locator(".dmgn-live-pictures").screenshot() != before
+    tab.set_viewport_size(PHONE)
+    assert tab.evaluate(OVERFLOW) == []
+    tab.locator("[data-part=file]").set_input_files({"name": "notes.jpg", "mimeType": "image/jpeg", "buffer": b"no"})
+    assert status_of(tab, "no picture") == ("This file is no picture that your browser can open: "
+                                            "expected JPEG, PNG, WebP or AVIF.")
+    assert said == []
+    tab.close()
+
+
+def test_the_live_page_runs_nothing_that_was_altered_on_its_way(opened: Callable, runtime: Path):
+    tab, _ = on_live_page(opened, runtime, spoil=True)
+    tab.get_by_role("button", name="rain").click()
+    assert "The network could not run" in status_of(tab, "could not")
+    tab.close()

@@ -2,6 +2,8 @@
 import json
 import os
 import re
+import shutil
+import warnings
 from pathlib import Path
 
 import yaml
@@ -58,10 +60,26 @@ def opened(
     if notebook["cells"][1].get("id") != "links": notebook["cells"].insert(1, cell)
 
 
+def brought_alive(
+    folder: Path,  # of the page's script
+) -> None:
+    "Put the network and the examples beside the page that runs it in a browser."
+    from dmgn.export import export
+    from dmgn.files import EXAMPLES
+    from dmgn.model import DMGN
+    for name in ("cat_rain", "coffee_haze", "coffee_reflection"):
+        shutil.copyfile(EXAMPLES/f"{name}.png", folder/f"{name}.png")
+    if (folder/"small-any.onnx").exists(): return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PyTorch's about itself
+        export(DMGN.from_pretrained("small-any"), folder/"small-any.onnx", half=True)
+
+
 def main(
     folder: Path,  # What nbdev wrote: the site's sources
 ) -> None:
     "Prepare every page; doing it twice changes nothing."
+    brought_alive(folder/"live")
     website = yaml.safe_load((folder/"_quarto.yml").read_text(encoding="utf-8"))["website"]
     found = [path.relative_to(folder) for path in sorted(folder.rglob("*.ipynb"))]
     pages = {unnumbered(page): (page, headings(folder/page)) for page in found}

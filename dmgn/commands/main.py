@@ -236,7 +236,7 @@ class Outcome(NamedTuple):
 
 # %% ../../nbs/21_commands.ipynb #reason1
 def reason_of(
-    error: Exception, # that a photograph raised
+    error: BaseException, # that a photograph raised
     source: Path, # the photograph
 ) -> str: # in one line
     "Why it was not restored; an error that nobody foresaw is given with its type"
@@ -247,17 +247,17 @@ def reason_of(
 # %% ../../nbs/21_commands.ipynb #each1
 def restore_each(
     todo: dict[Path, Path], # photograph: where its restoration goes
-    **options: Any, # of restore_file
+    **options: Any, # of restore_files
 ) -> Outcome:
     "Restore photographs, each into its file, until the last or Ctrl-C"
     from dmgn.inference import keep_memory
-    from dmgn.restore import restore_file
+    from dmgn.restore import restore_files
     keep_memory()
     restored, failed = 0, {}
+    answers = restore_files(todo.items(), **options)
     try:
-        for source, target in tqdm(todo.items(), "restored", unit="photo", disable=None):
-            try: restore_file(source, target, **options)
-            except Exception as error: failed[source] = reason_of(error, source)
+        for source, error in tqdm(answers, "restored", len(todo), unit="photo", disable=None):
+            if error: failed[source] = reason_of(error, source)
             else: restored += 1
     except KeyboardInterrupt: return Outcome(restored, failed, interrupted=True)
     return Outcome(restored, failed, interrupted=False)

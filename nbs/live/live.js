@@ -1,0 +1,79 @@
+// The page around the network: takes a photograph, shows how far it is, compares, and lets the result be saved.
+const MOST = 2e6; // pixels; a larger photograph is reduced
+const here = name => new URL(name, import.meta.url), demo = document.querySelector(".dmgn-live");
+const part = name => demo.querySelector(`[data-part="${name}"]`);
+const worker = new Worker(here("worker.js"), { type: "module" });
+let busy = false;
+
+const say = text => { part("status").textContent = text; };
+
+function canvasOf(width, height) { return Object.assign(document.createElement("canvas"), { width, height }); }
+
+async function opened(blob) {
+  const image = await createImageBitmap(blob).catch(() => null);
+  if (!image) throw new Error("This file is no picture that your browser can open: expected JPEG, PNG, WebP or AVIF.");
+  const scale = Math.min(1, Math.sqrt(MOST / (image.width * image.height)));
+  const canvas = canvasOf(...[image.width, image.height].map(side => Math.max(1, Math.round(side * scale))));
+  const context = canvas.getContext("2d", { willReadFrequently: true });
+  context.drawImage(image, 0, 0, canvas.width, canvas.height);
+  return { canvas, picture: context.getImageData(0, 0, canvas.width, canvas.height), reduced: scale < 1 };
+}
+
+// What the worker answers, each progress told
+function answer(picture) {
+  return new Promise((resolve, reject) => {
+    worker.onmessage = ({ data }) => {
+      if (data.error) reject(new Error(`The network could not run: ${data.error}`));
+      else if (data.result) resolve(data);
+      else Object.assign(part("progress"), { value: data.done, max: data.of });
+    };
+    worker.onerror = event => reject(new Error(`The network could not run: ${event.message ?? "this browser is too old"}`));
+    worker.postMessage({ model: here("small-any.onnx").href, picture });
+  });
+}
+
+function compare() { part("after").style.clipPath = `inset(0 0 0 ${part("slider").value}%)`; }
+
+async function show(before, after) {
+  const url = canvas => new Promise(resolve => canvas.toBlob(blob => resolve(URL.createObjectURL(blob)), "image/png"));
+  for (const [name, canvas] of Object.entries({ before, after })) {
+    URL.revokeObjectURL(part(name).src);
+    part(name).src = await url(canvas);
+  }
+  part("download").href = part("after").src;
+  part("view").hidden = false;
+  compare();
+}
+
+async function restore(blob, name) {
+  if (busy) return;
+  busy = true;
+  Object.assign(part("progress"), { value: 0, max: 1, hidden: false });
+  try {
+    const { canvas, picture, reduced } = await opened(blob), { width, height } = canvas;
+    const size = `${width} x ${height} pixels${reduced ? ", reduced to two megapixels" : ""}`;
+    say(`Restoring ${name}, ${size} ...`);
+    const { result, build, seconds } = await answer(picture), after = canvasOf(width, height);
+    after.getContext("2d").putImageData(result, 0, 0);
+    part("download").download = `${name.replace(/\.[^.]*$/, "")}_restored.png`;
+    await show(canvas, after);
+    const on = build === "webgpu" ? "WebGPU" : "WebAssembly", each = seconds / (width * height / 1e6);
+    say(`Restored ${name}, ${size}, in ${seconds.toFixed(1)} s with ${on}: ${each.toFixed(1)} s a megapixel.`);
+  } catch (error) { say(error.message); }
+  part("progress").hidden = true;
+  busy = false;
+}
+
+const take = files => { if (files.length) restore(files[0], files[0].name); };
+part("file").onchange = ({ target }) => { take(target.files); target.value = ""; };
+part("slider").oninput = compare;
+demo.ondragover = event => { event.preventDefault(); demo.classList.add("over"); };
+demo.ondragleave = () => demo.classList.remove("over");
+demo.ondrop = event => { event.preventDefault(); demo.classList.remove("over"); take(event.dataTransfer.files); };
+for (const button of demo.querySelectorAll("[data-example]")) button.onclick = async () => {
+  const response = await fetch(here(button.dataset.example)).catch(() => null);
+  if (response?.ok) restore(await response.blob(), button.dataset.example);
+  else say(`${button.dataset.example} could not be fetched.`);
+};
+part("controls").hidden = false;
+say("Nothing is uploaded: the network comes to your browser.");

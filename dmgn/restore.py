@@ -252,6 +252,8 @@ def tiles_at_once(
     "Several on a GPU, which one does not keep busy; one where the noise map looks at all that come together"
     return 4 if device.type == "cuda" and network.config.ndm != "released" else 1
 
+
+# %% ../nbs/20_restore.ipynb #rows1b
 Column = tuple[int, Tensor] # where a tile begins, and its weight at each of its pixels
 
 def tiles_of_row(
@@ -307,6 +309,8 @@ def seen_small(
     kind = Image.Resampling.NEAREST if is_deep(photograph) else Image.Resampling.BOX
     return read_piece(photograph.resize((width, height), kind), (0, 0, width, height))
 
+
+# %% ../nbs/20_restore.ipynb #att1b
 @contextmanager
 def attention_of_the_whole(
     network: Any, # a copy for this photograph alone

@@ -58,8 +58,9 @@ def colab(root: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str
     return variables
 
 
-def test_there_are_four():
-    assert TUTORIALS == ["a_new_noise", "inside_a_restoration", "quickstart", "your_own_pairs"]
+def test_there_are_five():
+    assert TUTORIALS == ["a_new_noise", "inside_a_restoration", "quickstart", "the_mask_that_would_not_fade",
+                         "your_own_pairs"]
 
 
 @pytest.mark.parametrize("name", sorted(TUTORIALS, key=lambda name: name != "quickstart"))

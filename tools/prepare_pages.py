@@ -79,7 +79,7 @@ def main(
     folder: Path,  # What nbdev wrote: the site's sources
 ) -> None:
     "Prepare every page; doing it twice changes nothing."
-    brought_alive(folder/"live")
+    if (folder/"live").is_dir(): brought_alive(folder/"live")
     website = yaml.safe_load((folder/"_quarto.yml").read_text(encoding="utf-8"))["website"]
     found = [path.relative_to(folder) for path in sorted(folder.rglob("*.ipynb"))]
     pages = {unnumbered(page): (page, headings(folder/page)) for page in found}

@@ -222,6 +222,8 @@ def jobs_of(
     if max(sides) < 2048: return kinds
     return kinds | {"photograph": (measure_photograph, large), "folder": (measure_folder, folders)}
 
+
+# %% ../../nbs/experiments/16_speed.ipynb #s026b
 def measure_speed(
     out: Path, # result file, added to
     sides: tuple[int, ...] = SIDES, # of square pictures

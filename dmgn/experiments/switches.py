@@ -140,6 +140,7 @@ class Watched(NamedTuple):
     added: list[float] # by each cell, in the order of execution
     weights: list[Tensor] # (1, C): ACA's, for F_b and for F(R)
 
+# %% ../../nbs/experiments/17_switches.ipynb #w017b
 @torch.inference_mode()
 def watch(
     network: DMGN, # in evaluation mode
@@ -192,6 +193,7 @@ def try_switches(
         with replaced(parts, replacement): found[name] = psnr(to_pil(network(image).background), pair[1], protocol)
     return found
 
+# %% ../../nbs/experiments/17_switches.ipynb #w022b
 def measure_pictures(
     network: DMGN, # in evaluation mode
     pictures: Sequence[tuple[Any, Any]], # input and target, PIL images
@@ -216,6 +218,7 @@ def whole_blocks(
     size = tuple(side // 4 * 4 for side in pair[0].size)
     return crop_centre(pair[0], size), crop_centre(pair[1], size)
 
+# %% ../../nbs/experiments/17_switches.ipynb #w024b
 def measure_switches(
     task: str, # of the bundled network
     data: Path, # folder of data sets
@@ -237,6 +240,7 @@ def measure_switches(
     add_result(out, key | {"rows": rows} | about)
     return f"{name} on {len(pairs)} pictures of {test_set}: {about['seconds']} s"
 
+# %% ../../nbs/experiments/17_switches.ipynb #w024c
 def measure_all_switches(
     data: Path, # folder of data sets
     out: Path, # result file, added to

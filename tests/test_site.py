@@ -437,7 +437,8 @@ def test_smalldocs_finds_nothing_to_complain_of(site: Path):
 
 
 def test_the_site_is_small(site: Path):
-    assert sum(path.stat().st_size for path in site.rglob("*") if path.is_file()) < 25_000_000
+    sizes = [path.stat().st_size for path in site.rglob("*") if path.is_file()]
+    assert sum(sizes) < 32_000_000  # of which the live page's network is 3.3
 
 
 def on_live_page(opened: Callable, runtime: Path, spoil: bool = False):

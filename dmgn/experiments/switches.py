@@ -247,8 +247,8 @@ def measure_all_switches(
     count: int = 20, # pictures of each test set
     say: Callable[[str], None] = print, # gets a line about each measurement
 ) -> None:
-    "The specialists, each on its own test set"
-    for task in ("deraining", "reflection", "dehazing"):
+    "The specialists for rain and reflections, each on its own test set"
+    for task in ("deraining", "reflection"):
         if line := measure_switches(task, data, count, out): say(line)
 
 # %% ../../nbs/experiments/17_switches.ipynb #w026

@@ -34,11 +34,13 @@ function answer(picture) {
 
 function compare() { part("after").style.clipPath = `inset(0 0 0 ${part("slider").value}%)`; }
 
-async function show(before, after) {
-  const url = canvas => new Promise(resolve => canvas.toBlob(blob => resolve(URL.createObjectURL(blob)), "image/png"));
-  for (const [name, canvas] of Object.entries({ before, after })) {
-    URL.revokeObjectURL(part(name).src);
-    part(name).src = await url(canvas);
+async function show(canvases) {
+  for (const image of [...part("pictures").children]) { URL.revokeObjectURL(image.src); image.remove(); }
+  for (const [name, { canvas, alt }] of Object.entries(canvases)) {
+    const blob = await new Promise(resolve => canvas.toBlob(resolve, "image/png"));
+    const image = Object.assign(new Image(canvas.width, canvas.height), { src: URL.createObjectURL(blob), alt });
+    image.dataset.part = name;
+    part("pictures").append(image);
   }
   part("download").href = part("after").src;
   part("view").hidden = false;
@@ -56,7 +58,8 @@ async function restore(blob, name) {
     const { result, build, seconds } = await answer(picture), after = canvasOf(width, height);
     after.getContext("2d").putImageData(result, 0, 0);
     part("download").download = `${name.replace(/\.[^.]*$/, "")}_restored.png`;
-    await show(canvas, after);
+    await show({ before: { canvas, alt: "The photograph as it was" },
+      after: { canvas: after, alt: "The photograph, restored" } });
     const on = build === "webgpu" ? "WebGPU" : "WebAssembly", each = seconds / (width * height / 1e6);
     say(`Restored ${name}, ${size}, in ${seconds.toFixed(1)} s with ${on}: ${each.toFixed(1)} s a megapixel.`);
   } catch (error) { say(error.message); }

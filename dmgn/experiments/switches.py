@@ -114,6 +114,10 @@ def switches_of(
         found[f"{name}: its mean"] = Switch(parts, its_mean)
         found[f"{name}: 1"] = Switch(parts, everywhere(1))
         found[f"{name}: another picture's"] = Switch(parts, lent([*another[name]]))
+    everything = [part for parts in masking_parts(network).values() for part in parts] # in the order of execution
+    found["all masks: their means"] = Switch(everything, its_mean)
+    strange = [mask for name in masking_parts(network) for mask in another[name]]
+    found["all masks: another picture's"] = Switch(everything, lent(strange))
     found["NDM: 0"] = Switch([network.noise_map], everywhere(0))
     found["F: VGG's features 0"] = Switch([network.head.trunk], no_features)
     found["ACA: every weight their mean"] = Switch([network.aca.excite], its_mean)
@@ -204,7 +208,8 @@ def measure_pictures(
     for mixture, truth in pictures:
         seen = watch(network, to_tensor(mixture))
         noise = (to_tensor(mixture) - to_tensor(truth)).abs().mean(1, keepdim=True) / 2
-        row = {"intact": psnr(to_pil(seen.output.background), truth, protocol),
+        row = {"input": psnr(mixture, truth, protocol), "coarse": psnr(to_pil(seen.output.coarse), truth, protocol),
+               "intact": psnr(to_pil(seen.output.background), truth, protocol),
                "switched": try_switches(network, (mixture, truth), another, protocol)}
         found.append(row | numbers_of(network, seen, noise))
         another = seen.masks

@@ -139,7 +139,7 @@ def measure_switches_command(
 # %% ../../nbs/32_experiment_command.ipynb #ben1
 def run_benchmark(
     out: ResultFile, # result file
-    quick: Annotated[bool, typer.Option("--quick", help="Only 128 and 256 pixels a side: a minute or two.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Only 128 and 256 pixels a side: a few minutes.")] = False,
     device: MeasuringDevice = "cpu", # where to run
     memory: MemoryLimit = 24.0, # GiB
 ) -> None:

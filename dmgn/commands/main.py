@@ -272,7 +272,7 @@ def shared_with() -> Any: # None: nobody
 def restore_shared(
     todo: dict[Path, Path], # photograph: where its restoration goes
     processes: Any, # see shared_with
-    **options: Any, # of restore_file
+    **options: Any, # of restore_files
 ) -> Outcome: # of all processes
     "Restore photographs, each in one of the processes"
     if processes is None: return restore_each(todo, **options)

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['Replacement', 'NOISY', 'replaced', 'its_mean', 'everywhere', 'lent', 'gates', 'masking_parts', 'Switch',
            'no_features', 'black_noise', 'switches_of', 'roc_area', 'Watched', 'watch', 'numbers_of', 'try_switches',
-           'measure_pictures', 'whole_blocks', 'measure_switches', 'measure_all_switches', 'Change', 'changes_of',
-           'read_switches', 'change_table']
+           'measure_pictures', 'whole_blocks', 'measure_switches', 'measure_all_switches', 'Change', 'mean_change',
+           'changes_of', 'read_switches', 'change_table']
 
 # %% ../../nbs/experiments/17_switches.ipynb #w002
 import time
@@ -108,22 +108,22 @@ def switches_of(
     another: dict[str, list[Tensor]], # masks of another picture, by part
 ) -> dict[str, Switch]: # by what is replaced
     "Everything that is tried"
-    found = {}
-    for name, parts in masking_parts(network).items():
-        found[f"{name}: itself"] = Switch(parts, lambda given, out: out)
+    masking = masking_parts(network)
+    found = {"S: itself": Switch(masking["S"], lambda given, out: out)}
+    for name, parts in masking.items():
         found[f"{name}: its mean"] = Switch(parts, its_mean)
         found[f"{name}: 1"] = Switch(parts, everywhere(1))
         found[f"{name}: another picture's"] = Switch(parts, lent([*another[name]]))
-    everything = [part for parts in masking_parts(network).values() for part in parts] # in the order of execution
+    everything = [part for parts in masking.values() for part in parts] # in the order of execution
     found["all masks: their means"] = Switch(everything, its_mean)
-    strange = [mask for name in masking_parts(network) for mask in another[name]]
+    strange = [mask for name in masking for mask in another[name]]
     found["all masks: another picture's"] = Switch(everything, lent(strange))
     found["NDM: 0"] = Switch([network.noise_map], everywhere(0))
     found["F: VGG's features 0"] = Switch([network.head.trunk], no_features)
     found["ACA: every weight their mean"] = Switch([network.aca.excite], its_mean)
     found["ACA: 1"] = Switch([network.aca.excite], everywhere(1))
     found["R: black"] = Switch([network.noise], black_noise)
-    return {name: switch for name, switch in found.items() if name == "S: itself" or not name.endswith("itself")}
+    return found
 
 # %% ../../nbs/experiments/17_switches.ipynb #w015
 def roc_area(
@@ -234,11 +234,10 @@ def measure_switches(
     name, test_set, protocol = TASKS[task].network, TASKS[task].test_sets[0], TASKS[task].test_protocol
     pairs = benchmark_pairs(test_set, data)
     pairs = pairs[:: max(1, len(pairs) // count)][:count]
-    pictures = [whole_blocks(open_pair(test_set, pair)) for pair in pairs]
     key = {"experiment": "switches", "scale": "small", "variant": name, "test_set": test_set, "pictures": len(pairs),
            "weights": sha256(PRETRAINED / name / "model.safetensors")}
     if any(key.items() <= record.items() for record in read_results(out)): return None
-    start = time.monotonic()
+    start, pictures = time.monotonic(), [whole_blocks(open_pair(test_set, pair)) for pair in pairs]
     rows = measure_pictures(DMGN.from_pretrained(name).eval(), pictures, protocol)
     about = {"names": [pair[0].name for pair in pairs], "protocol": protocol, "environment": environment("cpu"),
              "seconds": round(time.monotonic() - start), "date": time.strftime("%Y-%m-%d")}
@@ -265,16 +264,20 @@ class Change(NamedTuple):
 
     def __str__(self) -> str: return f"{self.mean:+.2f} ± {self.margin:.2f}"
 
+def mean_change(
+    changes: Sequence[float], # of each picture, in dB; two or more
+) -> Change:
+    "Their mean with its interval, and the worst"
+    spread = stdev(changes) / len(changes) ** 0.5
+    return Change(mean(changes), float(t.ppf(0.975, len(changes) - 1)) * spread, min(changes))
+
+# %% ../../nbs/experiments/17_switches.ipynb #w026b
 def changes_of(
     record: dict[str, Any], # of a network
 ) -> dict[str, Change]: # by switch
-    "Means over pictures, with their intervals"
-    rows, found = record["rows"], {}
-    for name in rows[0]["switched"]:
-        changes = [row["switched"][name] - row["intact"] for row in rows]
-        spread = stdev(changes) / len(changes) ** 0.5
-        found[name] = Change(mean(changes), float(t.ppf(0.975, len(changes) - 1)) * spread, min(changes))
-    return found
+    "What each switch does, over pictures"
+    rows = record["rows"]
+    return {name: mean_change([row["switched"][name] - row["intact"] for row in rows]) for name in rows[0]["switched"]}
 
 # %% ../../nbs/experiments/17_switches.ipynb #w028
 def read_switches(
@@ -285,10 +288,9 @@ def read_switches(
 
 def change_table(
     records: dict[str, dict[str, Any]], # by network
-    networks: Sequence[str] | None = None, # to show; None: all
 ) -> Table: # a row for each switch
     "By how many dB each switch changes the result"
-    shown = {name: changes_of(records[name]) for name in networks or records}
+    shown = {name: changes_of(record) for name, record in records.items()}
     header = ["replaced by", *(f"{name}, {records[name]['test_set']}" for name in shown)]
     switches = [switch for switch in next(iter(shown.values()), {}) if not switch.endswith("itself")]
     return Table(header, [[switch, *(str(found[switch]) for found in shown.values())] for switch in switches])

@@ -20,22 +20,31 @@ class ACA(nn.Module):
         channels: int = 64, # C
         hidden: int = 4, # width of the squeeze-and-excitation block
         slope: float = 0.0, # of its ReLU for negative numbers
+        sharpen: bool = True, # Eq. 7? False: a plain squeeze-and-excitation block
     ):
         super().__init__()
         each: dict[str, Any] = dict(groups=channels, bias=False)
-        self.squeeze = MirroredConv2d(channels, channels, 5, stride=4, padding=1, padding_mode="reflect", **each)
-        nn.init.constant_(self.squeeze.weight, 1 / 25)
-        self.sharpness = nn.Conv2d(channels, channels, 1, **each)
+        self.sharpen = sharpen
+        if sharpen:
+            self.squeeze = MirroredConv2d(channels, channels, 5, stride=4, padding=1, padding_mode="reflect", **each)
+            nn.init.constant_(self.squeeze.weight, 1 / 25)
+            self.sharpness = nn.Conv2d(channels, channels, 1, **each)
         self.excite = nn.Sequential(
             nn.Linear(channels, hidden, bias=False), nn.LeakyReLU(slope),
             nn.Linear(hidden, channels, bias=False), nn.Sigmoid())
 
+    def sharpened(self,
+        features: Tensor, # Feat (B, C, H, W), H and W at least 3
+    ) -> Tensor: # Feat' (B, C, H/4, W/4), not negative
+        "Eq. 7"
+        f = self.squeeze(features).relu()
+        return torch.sigmoid(self.sharpness(f)) * f
+
     def forward(self,
         features: Tensor, # Feat (B, C, H, W), H and W at least 3
     ) -> Tensor: # (B, C, H, W), each channel scaled by a number in (0, 1)
-        f = self.squeeze(features).relu()
-        sharp = torch.sigmoid(self.sharpness(f)) * f # Eq. 7
-        a = self.excite(sharp.mean((2, 3)))
+        seen = self.sharpened(features) if self.sharpen else features
+        a = self.excite(seen.mean((2, 3)))
         return a[..., None, None] * features # Eq. 8
 
 # %% ../nbs/05_aca.ipynb #c030

@@ -77,7 +77,7 @@ class DMGNConfig:
     vgg_normalise: bool = False # ImageNet's mean and deviation before the VGG?
     middle_cells: int = 8 # cells at a quarter of the size, in each coarse generator
     refine_dilations: tuple[int, ...] = (1, 2, 4, 8, 16, 1) # one refining cell each
-    cell: str = "rdmc" # "rdmc" or "plain"
+    cell: str = "rdmc" # "rdmc", "plain" or "residual"
     separator: str = "paper" # "paper" or "released"
     noise_branch: bool = True # generate the noise image?
     ndm: str | None = "paper" # "paper", "released", or None: masks not regularised
@@ -85,6 +85,7 @@ class DMGNConfig:
     decay: float = 0.5 # q: of that weight, from cell to cell
     source_regularisation: bool = True # ACA of F_b and F(R) beside F(B_coarse)?
     aca_slope: float = 0.0 # of the ReLU in ACA, for negative numbers
+    aca_sharpen: bool = True # Eq. 7 in ACA? False: a plain squeeze-and-excitation block
     refine: bool = True # have the refining phase at all?
     noise_residual: bool = False # add the input to G_r's output?
     coarse_residual: bool = False # add the input to G_b's output?

@@ -12,10 +12,10 @@ from torch.nn import functional as F
 
 from .layers import conv3x3, own_precision
 from .ndm import map_weights
-from .rdmc import RDMC, PlainCell
+from .rdmc import RDMC, PlainCell, ResidualCell
 
 # %% ../nbs/07_generators.ipynb #c006
-CELLS = {"rdmc": RDMC, "plain": PlainCell}
+CELLS = {"rdmc": RDMC, "plain": PlainCell, "residual": ResidualCell}
 
 # %% ../nbs/07_generators.ipynb #c008
 def down_block(
@@ -49,7 +49,7 @@ class CoarseGenerator(nn.Module):
     def __init__(self,
         width: int = 64, # channels at full size
         middle_cells: int = 8, # cells at a quarter of the size
-        cell: str = "rdmc", # "rdmc" or "plain"
+        cell: str = "rdmc", # "rdmc", "plain" or "residual"
     ):
         super().__init__()
         Cell = CELLS[cell]
@@ -82,7 +82,7 @@ class RefiningGenerator(nn.Module):
         dilations: tuple[int, ...] = (1, 2, 4, 8, 16, 1), # one cell each
         alpha: float = 0.4, # weight of the background map in the first cell
         decay: float = 0.5, # q: of that weight, from cell to cell
-        cell: str = "rdmc", # "rdmc" or "plain"
+        cell: str = "rdmc", # "rdmc", "plain" or "residual"
     ):
         super().__init__()
         self.enter = nn.Sequential(conv3x3(c_in, width), nn.ReLU(inplace=True))

@@ -93,7 +93,8 @@ class LossWeights:
     l1: float = 1.0 # refined background, pixels
     perceptual: float = 0.1 # refined background, VGG features
     adversarial: float = 0.01 # refined background, discriminator
-    coarse_l1: float = 0.5 # coarse background and noise image, pixels
+    coarse_l1: float = 0.5 # coarse background, pixels
+    noise_l1: float = 0.5 # noise image, pixels
     coarse_perceptual: float = 0.05 # coarse background, VGG features
 
 # %% ../nbs/17_losses.ipynb #c050
@@ -109,7 +110,8 @@ def joint_loss(
     "Eq. 17, term by term"
     terms = {"l1": weights.l1 * F.l1_loss(output.background, target)}
     terms["coarse_l1"] = weights.coarse_l1 * F.l1_loss(output.coarse, target)
-    if output.noise is not None: terms["noise_l1"] = weights.coarse_l1 * F.l1_loss(output.noise, noise)
+    if output.noise is not None and weights.noise_l1:
+        terms["noise_l1"] = weights.noise_l1 * F.l1_loss(output.noise, noise)
     if trunk is not None and (weights.perceptual or weights.coarse_perceptual):
         with torch.no_grad(): wanted = trunk(target) # once for both
     if trunk is not None and weights.perceptual:

@@ -34,7 +34,7 @@ class DMGN(NetworkFiles):
         self.separator = Separator(c.width, c.separator)
         self.background = CoarseGenerator(c.width, c.middle_cells, c.cell)
         if c.noise_branch: self.noise = CoarseGenerator(c.width, c.middle_cells, c.cell)
-        if c.refine and c.source_regularisation: self.aca = ACA(c.width, slope=c.aca_slope)
+        if c.refine and c.source_regularisation: self.aca = ACA(c.width, slope=c.aca_slope, sharpen=c.aca_sharpen)
         if c.refine and c.ndm: self.noise_map = NoiseDistributionMap(c.width, c.ndm)
         if c.refine:
             c_in = (3 if c.source_regularisation else 1) * c.width
@@ -115,7 +115,7 @@ def mask_names(
     config: DMGNConfig, # of the network whose masks they are
 ) -> list[str]: # "G_b 1", ..., "G_r 1", ..., "G_refine 1", ...
     "Names for `DMGNOutput.masks`, in order"
-    if config.cell == "plain": return []
+    if config.cell != "rdmc": return []
     cells = {"G_b": config.middle_cells + 4, "G_r": (config.middle_cells + 4) * config.noise_branch,
              "G_refine": len(config.refine_dilations) * config.refine}
     return [f"{generator} {n + 1}" for generator, count in cells.items() for n in range(count)]

@@ -7,10 +7,10 @@ __all__ = ['CHOICES', 'FREE', 'LENGTH', 'HELD', 'PRESETS', 'TrainConfig', 'check
            'make_accelerator', 'this_process', 'moving_average', 'networks_to_train', 'make_optimizers', 'Run',
            'finite_sum', 'update', 'discriminator_step', 'train_step', 'leave_signals', 'batches', 'synthetic_data',
            'training_data', 'validation_pairs', 'validation_data', 'to_array', 'validate', 'diagnose', 'save_samples',
-           'keep_best', 'save_checkpoint', 'same_run', 'read_checkpoint', 'fill_run', 'load_checkpoint',
-           'change_length', 'write_log', 'continue_run', 'start_run', 'steps_left', 'log_terms', 'save_progress',
-           'take_steps', 'take_lock', 'locked', 'noted', 'told_to_stop', 'end_of', 'way_on', 'lost_connection',
-           'explained', 'check_main_guard', 'train', 'make_network', 'make_config']
+           'save_masks', 'keep_best', 'save_checkpoint', 'completed', 'same_run', 'read_checkpoint', 'fill_run',
+           'load_checkpoint', 'change_length', 'write_log', 'continue_run', 'start_run', 'steps_left', 'log_terms',
+           'save_progress', 'take_steps', 'take_lock', 'locked', 'noted', 'told_to_stop', 'end_of', 'way_on',
+           'lost_connection', 'explained', 'check_main_guard', 'train', 'make_network', 'make_config']
 
 # %% ../nbs/19_training.ipynb #c003
 import json
@@ -450,6 +450,25 @@ def save_samples(
     grid = show_images(images, ["input", "coarse", "refined", "truth"], cols=4)
     with written_whole(path) as partial: grid.save(partial, "PNG")
 
+# %% ../nbs/19_training.ipynb #c051m
+@torch.no_grad()
+def save_masks(
+    run: Run, # whose network restores
+    mixture: Tensor, # (3, H, W) in [-1, 1]
+    out: Path, # folder of the run
+) -> None:
+    "The first, the middle and the last mask of each generator on one picture"
+    output = run.best_weights(mixture[None].to(run.accelerator.device))
+    shown: dict[str, list[tuple[str, Tensor]]] = {}
+    for name, mask in zip(mask_names(run.model.config), output.masks):
+        shown.setdefault(name.split()[0], []).append((name, mask[0].float().cpu()))
+    chosen = [cells[n] for cells in shown.values() for n in (0, len(cells) // 2, -1)]
+    if not chosen: return
+    path = out / "samples" / f"{run.progress['step']:06d}_masks.png"
+    path.parent.mkdir(exist_ok=True)
+    grid = show_images([mask for _, mask in chosen], [name for name, _ in chosen], width=110)
+    with written_whole(path) as partial: grid.save(partial, "PNG")
+
 # %% ../nbs/19_training.ipynb #c052
 def keep_best(
     run: Run, # gets the score
@@ -463,6 +482,7 @@ def keep_best(
     run.progress["log"].append({"step": run.progress["step"], "psnr": score, "parts": parts})
     run.accelerator.log({"validation PSNR": score} | parts, run.progress["step"])
     save_samples(run, validation, out)
+    save_masks(run, validation[0][0], out)
     if score > run.progress["best"]:
         run.progress["best"] = score
         run.best_weights.save_pretrained(out / "best")
@@ -485,16 +505,27 @@ def save_checkpoint(
                       "The checkpoint before is as it was") from None
 
 # %% ../nbs/19_training.ipynb #c056
+def completed(
+    saved: dict[str, Any], # fields, perhaps of an older version
+    defaults: dict[str, Any], # of all fields there are today
+) -> dict[str, Any]: # all of today's
+    "Fields that were saved, and the defaults of those that have come since"
+    def one(name: str, default: Any) -> Any:
+        found = saved.get(name, default)
+        return completed(found, default) if isinstance(found, dict) and isinstance(default, dict) else found
+
+    return {name: one(name, default) for name, default in defaults.items()}
+
 def same_run(
     saved: dict[str, Any], # contents of a checkpoint
     run: Run, # that wants to continue it
     path: Path, # for the message
 ) -> None:
     "Raise one line if a checkpoint is of another network or another training"
-    for what, mine in (("network", asdict(run.model.config)), ("config", asdict(run.config))):
-        theirs = saved[what]
-        differing = [k for k in mine if k not in FREE + LENGTH and theirs.get(k) != mine[k]]
-        changes = ", ".join(f"{k}={theirs.get(k)!r}, not {mine[k]!r}" for k in differing)
+    for what, now in (("network", run.model.config), ("config", run.config)):
+        mine, theirs = asdict(now), completed(saved[what], asdict(type(now)()))
+        differing = [k for k in mine if k not in FREE + LENGTH and theirs[k] != mine[k]]
+        changes = ", ".join(f"{k}={theirs[k]!r}, not {mine[k]!r}" for k in differing)
         if differing: raise ValueError(f"{path} is of a run with {changes[:300]}")
 
 # %% ../nbs/19_training.ipynb #h026

@@ -121,7 +121,7 @@ def training_set(
     photographs, pairs, depths = sources(data, root)
     cut = crops(data.crop, data.short_sides)
     return training_data(task, photographs.train, cut, pairs.train, data.pair_share, depths, seed,
-                         synthesis=data.synthesis)
+                         synthesis=data.synthesis, streaks=images_in(root / data.streaks) if data.streaks else ())
 
 # %% ../../nbs/experiments/12_run.ipynb #evalpairs
 def evaluation_pairs(
@@ -152,7 +152,7 @@ def fingerprints(
     root: Path, # of all data
 ) -> dict[str, str]: # by name
     "What a network is trained on, to the last bit"
-    folders = {name: root / name for name in (data.photographs, data.depth) if name}
+    folders = {name: root / name for name in (data.photographs, data.depth, data.streaks) if name}
     if isinstance(data.pairs, str): folders[data.pairs] = folder_of(data.pairs, root)
     elif data.pairs: folders |= {name: root / name for name in data.pairs}
     return {name: fingerprint(folder) for name, folder in folders.items()}
@@ -306,7 +306,7 @@ def plan_jobs(
     data: str | Path, # root of all data
     only: Sequence[str] = (), # names of variants; none: all
     vgg: str | Path | None = None, # weights of the VGG
-) -> list[Job]: # finished ones too
+) -> list[Job]: # finished ones too; the first seed of every variant first, so that a part of them is a whole table
     "All jobs of an experiment; raises one line if data are missing or do not fit what is there"
     names, out, root = [variant.name for variant in experiment.variants], Path(out), Path(data)
     for name in only:
@@ -317,7 +317,8 @@ def plan_jobs(
     sources.cache_clear()
     fingerprint.cache_clear()
     chosen = [variant for variant in experiment.variants if not only or variant.name in only]
-    return [make_job(experiment, variant, seed, out, root, vgg) for variant in chosen for seed in variant.seeds]
+    runs = sorted(((seed, variant) for variant in chosen for seed in variant.seeds), key=lambda run: run[0])
+    return [make_job(experiment, variant, seed, out, root, vgg) for seed, variant in runs]
 
 # %% ../../nbs/experiments/12_run.ipynb #c084
 def train_job(

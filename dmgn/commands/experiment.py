@@ -130,10 +130,11 @@ def measure_switches_command(
     data: Annotated[Path, typer.Option(metavar="ROOT", help="Folder of data sets: rain100L, real20_300, ihaze_small.")],
     out: ResultFile,  # result file
     pictures: Annotated[int, typer.Option(min=2, help="So many of each test set, evenly spread.")] = 20,
+    runs: Annotated[Path | None, typer.Option(help="Of table1-rain: its networks, not the bundled ones.")] = None,
 ) -> None:
     "What the bundled networks lose when a part is replaced, over their test sets."
     from dmgn.experiments.switches import measure_all_switches
-    measure_all_switches(data, out, pictures, typer.echo)
+    measure_all_switches(data, out, pictures, runs, typer.echo)
 
 
 # %% ../../nbs/32_experiment_command.ipynb #ben1

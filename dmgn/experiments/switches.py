@@ -5,10 +5,12 @@
 # %% auto #0
 __all__ = ['Replacement', 'NOISY', 'replaced', 'its_mean', 'everywhere', 'lent', 'gates', 'masking_parts', 'Switch',
            'no_features', 'black_noise', 'switches_of', 'roc_area', 'Watched', 'watch', 'numbers_of', 'try_switches',
-           'measure_pictures', 'whole_blocks', 'measure_switches', 'measure_all_switches', 'Change', 'mean_change',
-           'changes_of', 'read_switches', 'change_table']
+           'measure_pictures', 'whole_blocks', 'Subject', 'bundled_subjects', 'trained_subjects', 'measure_switches',
+           'measure_all_switches', 'Change', 'mean_change', 'changes_of', 'read_switches', 'read_seeds', 'change_table',
+           'change_over_seeds']
 
 # %% ../../nbs/experiments/17_switches.ipynb #w002
+import json
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,14 +20,18 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from scipy.stats import rankdata, t
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..benchmarks import benchmark_pairs, open_pair
+from .definitions import experiment
+from .intervals import Interval, difference
 from .masks import correlation, opposition
 from .results import add_result, environment, read_results
+from .run import run_folder
 from ..files import PRETRAINED, sha256
 from ..images import to_pil, to_tensor
 from ..metrics import crop_centre, psnr
@@ -223,25 +229,55 @@ def whole_blocks(
     size = tuple(side // 4 * 4 for side in pair[0].size)
     return crop_centre(pair[0], size), crop_centre(pair[1], size)
 
+# %% ../../nbs/experiments/17_switches.ipynb #w024s
+class Subject(NamedTuple):
+    "A network whose parts are replaced"
+    variant: str # its name
+    seed: int | None # of its training; None: a bundled network
+    folder: Path # with config.json and model.safetensors
+    task: str # decides test set and protocol
+
+def bundled_subjects() -> list[Subject]: # those for rain and for reflections
+    "Specialists that come with the package"
+    tasks = [TASKS[name] for name in ("deraining", "reflection")]
+    return [Subject(task.network, None, PRETRAINED / task.network, task.name) for task in tasks]
+
+def trained_subjects(
+    runs: Path, # of `dmgn experiment table1-rain`
+    variants: Sequence[str] = ("DMGN", "paints"), # rows of the table whose networks have all parts
+) -> list[Subject]: # as many as are trained to the end
+    "The networks of Table I on rain"
+    rows = {variant.name: variant for variant in experiment("table1-rain").variants}
+    found = []
+    for name in variants:
+        for seed in rows[name].seeds:
+            folder = run_folder(experiment("table1-rain"), rows[name], seed, runs)
+            log = json.loads((folder / "log.json").read_text()) if (folder / "log.json").exists() else {"step": 0}
+            if log["step"] == rows[name].training.steps: found.append(Subject(name, seed, folder / "best", "deraining"))
+    return found
+
 # %% ../../nbs/experiments/17_switches.ipynb #w024b
 def measure_switches(
-    task: str, # of the bundled network
+    subject: Subject, # see Subject
     data: Path, # folder of data sets
     count: int, # pictures of the task's first test set, evenly spread
     out: Path, # result file, added to
 ) -> str | None: # a line about the measurement; None: the file has it
-    "Switch off the parts of a bundled network over a test set"
-    name, test_set, protocol = TASKS[task].network, TASKS[task].test_sets[0], TASKS[task].test_protocol
+    "Switch off the parts of a network over a test set"
+    variant, seed, folder, task = subject
+    test_set, protocol = TASKS[task].test_sets[0], TASKS[task].test_protocol
     pairs = benchmark_pairs(test_set, data)
     pairs = pairs[:: max(1, len(pairs) // count)][:count]
-    key = {"experiment": "switches", "scale": "small", "variant": name, "test_set": test_set, "pictures": len(pairs),
-           "weights": sha256(PRETRAINED / name / "model.safetensors")}
+    key = {"experiment": "switches", "scale": "small", "variant": variant, "test_set": test_set,
+           "pictures": len(pairs), "weights": sha256(folder / "model.safetensors")}
     if any(key.items() <= record.items() for record in read_results(out)): return None
     start, pictures = time.monotonic(), [whole_blocks(open_pair(test_set, pair)) for pair in pairs]
-    rows = measure_pictures(DMGN.from_pretrained(name).eval(), pictures, protocol)
-    about = {"names": [pair[0].name for pair in pairs], "protocol": protocol, "environment": environment("cpu"),
-             "seconds": round(time.monotonic() - start), "date": time.strftime("%Y-%m-%d")}
+    rows = measure_pictures(DMGN.from_pretrained(folder).eval(), pictures, protocol)
+    about = {"seed": seed, "names": [pair[0].name for pair in pairs], "protocol": protocol,
+             "environment": environment("cpu"), "seconds": round(time.monotonic() - start),
+             "date": time.strftime("%Y-%m-%d")}
     add_result(out, key | {"rows": rows} | about)
+    name = variant if seed is None else f"{variant}, seed {seed}"
     return f"{name} on {len(pairs)} pictures of {test_set}: {about['seconds']} s"
 
 # %% ../../nbs/experiments/17_switches.ipynb #w024c
@@ -249,11 +285,12 @@ def measure_all_switches(
     data: Path, # folder of data sets
     out: Path, # result file, added to
     count: int = 20, # pictures of each test set
+    runs: Path | None = None, # of `dmgn experiment table1-rain`, to measure its networks in place of the bundled ones
     say: Callable[[str], None] = print, # gets a line about each measurement
 ) -> None:
-    "The specialists for rain and reflections, each on its own test set"
-    for task in ("deraining", "reflection"):
-        if line := measure_switches(task, data, count, out): say(line)
+    "Each network on the first test set of its task"
+    for subject in trained_subjects(runs) if runs else bundled_subjects():
+        if line := measure_switches(subject, data, count, out): say(line)
 
 # %% ../../nbs/experiments/17_switches.ipynb #w026
 class Change(NamedTuple):
@@ -283,8 +320,19 @@ def changes_of(
 def read_switches(
     path: str | Path, # of a result file
 ) -> dict[str, dict[str, Any]]: # by network
-    "The last measurement of each network"
-    return {record["variant"]: record for record in read_results(path) if record["experiment"] == "switches"}
+    "The last measurement of each bundled network"
+    records = [record for record in read_results(path) if record["experiment"] == "switches"]
+    return {record["variant"]: record for record in records if record.get("seed") is None}
+
+def read_seeds(
+    path: str | Path, # of a result file
+) -> dict[str, list[dict[str, Any]]]: # by variant, seeds in order
+    "The last measurement of each seed of the networks that were trained for Table I"
+    found: dict[str, dict[int, dict[str, Any]]] = defaultdict(dict)
+    for record in read_results(path):
+        if record["experiment"] == "switches" and record.get("seed") is not None:
+            found[record["variant"]][record["seed"]] = record
+    return {variant: [seeds[seed] for seed in sorted(seeds)] for variant, seeds in found.items()}
 
 def change_table(
     records: dict[str, dict[str, Any]], # by network
@@ -294,3 +342,13 @@ def change_table(
     header = ["replaced by", *(f"{name}, {records[name]['test_set']}" for name in shown)]
     switches = [switch for switch in next(iter(shown.values()), {}) if not switch.endswith("itself")]
     return Table(header, [[switch, *(str(found[switch]) for found in shown.values())] for switch in switches])
+
+# %% ../../nbs/experiments/17_switches.ipynb #w031s
+def change_over_seeds(
+    records: list[dict[str, Any]], # of one variant, one per seed, on the same pictures
+    switch: str, # what is replaced
+) -> Interval: # in dB
+    "What a switch does, for other seeds and other pictures"
+    scores = {"switched": np.array([[row["switched"][switch] for row in r["rows"]] for r in records]),
+              "intact": np.array([[row["intact"] for row in r["rows"]] for r in records])}
+    return difference(scores, "switched", "intact")

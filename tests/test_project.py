@@ -332,8 +332,8 @@ def test_the_changelog_knows_the_version():
     assert f"## [{SETTINGS['version']}]" in (ROOT/"CHANGELOG.md").read_text(encoding="utf-8")
 
 
-def test_the_front_page_gives_every_dependency_a_reason():
-    text = "".join("".join(cell["source"]) for cell in cells(ROOT/"nbs/index.ipynb"))
+def test_a_page_gives_every_dependency_a_reason():
+    text = "".join("".join(cell["source"]) for cell in cells(ROOT/"nbs/packages.ipynb"))
     needs = [Requirement(need).name for need in SETTINGS["requirements"].split()]
     assert not [name for name in needs if f"| {name} |" not in text]
 

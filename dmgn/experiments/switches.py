@@ -6,8 +6,7 @@
 __all__ = ['Replacement', 'NOISY', 'replaced', 'its_mean', 'everywhere', 'lent', 'gates', 'masking_parts', 'Switch',
            'no_features', 'black_noise', 'switches_of', 'roc_area', 'Watched', 'watch', 'numbers_of', 'try_switches',
            'measure_pictures', 'whole_blocks', 'Subject', 'bundled_subjects', 'trained_subjects', 'measure_switches',
-           'measure_all_switches', 'Change', 'mean_change', 'changes_of', 'read_switches', 'read_seeds', 'change_table',
-           'change_over_seeds']
+           'measure_all_switches', 'Change', 'mean_change', 'changes_of', 'read_switches', 'read_seeds', 'change_table']
 
 # %% ../../nbs/experiments/17_switches.ipynb #w002
 import json
@@ -20,7 +19,6 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from scipy.stats import rankdata, t
 from torch import Tensor, nn
@@ -28,7 +26,6 @@ from torch.nn import functional as F
 
 from ..benchmarks import benchmark_pairs, open_pair
 from .definitions import experiment
-from .intervals import Interval, difference
 from .masks import correlation, opposition
 from .results import add_result, environment, read_results
 from .run import run_folder
@@ -342,13 +339,3 @@ def change_table(
     header = ["replaced by", *(f"{name}, {records[name]['test_set']}" for name in shown)]
     switches = [switch for switch in next(iter(shown.values()), {}) if not switch.endswith("itself")]
     return Table(header, [[switch, *(str(found[switch]) for found in shown.values())] for switch in switches])
-
-# %% ../../nbs/experiments/17_switches.ipynb #w031s
-def change_over_seeds(
-    records: list[dict[str, Any]], # of one variant, one per seed, on the same pictures
-    switch: str, # what is replaced
-) -> Interval: # in dB
-    "What a switch does, for other seeds and other pictures"
-    scores = {"switched": np.array([[row["switched"][switch] for row in r["rows"]] for r in records]),
-              "intact": np.array([[row["intact"] for row in r["rows"]] for r in records])}
-    return difference(scores, "switched", "intact")

@@ -19,16 +19,17 @@ class Part(NamedTuple):
     freedom: int # degrees of it
 
 def seed_part(
-    scores: dict[str, np.ndarray], # (seeds, pictures) by variant
+    scores: dict[str, np.ndarray], # (seeds, pictures) by variant; some may have fewer seeds than others
     seeds: int, # of the comparison
-) -> Part | None: # None: fewer than two variants have two seeds
-    "What seeds add to the variance of a difference, pooled over all variants that have the most seeds"
-    most = max(len(each) for each in scores.values())
-    means = np.array([each.mean(1) for each in scores.values() if len(each) == most])
-    freedom = (len(means) - 1) * (most - 1)
+) -> Part | None: # None: there is nothing to tell the scatter by
+    "What seeds add to the variance of a difference, pooled over all variants"
+    rows = [(v, s, row.mean()) for v, each in enumerate(scores.values()) for s, row in enumerate(each)]
+    variant, seed, means = (np.array(column) for column in zip(*rows))
+    design = np.hstack([np.eye(variant.max() + 1)[variant], np.eye(seed.max() + 1)[seed]])
+    fitted, _, rank, _ = np.linalg.lstsq(design, means)
+    freedom = len(means) - int(rank)
     if not freedom: return None
-    left = means - means.mean(1, keepdims=True) - means.mean(0) + means.mean()
-    return Part(2 * float((left**2).sum()) / freedom / seeds, freedom)
+    return Part(2 * float(((means - design @ fitted) ** 2).sum()) / freedom / seeds, freedom)
 
 # %% ../../nbs/experiments/18_intervals.ipynb #i014
 def picture_parts(

@@ -527,6 +527,8 @@ def view_of(
     return f'<img src="{data_uri(as_layer(part, before.size))}" alt="{title}" width="{width}"><p>{title}</p>'
 
 # %% ../nbs/24_widgets.ipynb #app7
+LONGEST = 1200  # pixels to which a photograph is reduced, for speed
+
 def uploaded(
     value: Any,  # of ipywidgets' FileUpload: a dictionary before version 8, a tuple since
 ) -> tuple[str, bytes]:  # name and content of the file
@@ -537,8 +539,6 @@ def uploaded(
     return value[0]["name"], bytes(value[0]["content"])
 
 # %% ../nbs/24_widgets.ipynb #app9
-LONGEST = 1200  # pixels, for speed
-
 class App:
     "The demo in a notebook; where no kernel runs, a picture of its first photograph"
     def __init__(self,

@@ -12,7 +12,6 @@ from PIL import Image
 from dmgn.images import example
 from dmgn.restore import restore
 
-
 @pytest.fixture
 def app(root: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     "The Space's module, which starts no server when it is imported."

@@ -239,6 +239,7 @@ def bundled_subjects() -> list[Subject]: # those for rain and for reflections
     tasks = [TASKS[name] for name in ("deraining", "reflection")]
     return [Subject(task.network, None, PRETRAINED / task.network, task.name) for task in tasks]
 
+# %% ../../nbs/experiments/17_switches.ipynb #w024u
 def trained_subjects(
     runs: Path, # of `dmgn experiment table1-rain`
     variants: Sequence[str] = ("DMGN", "paints"), # rows of the table whose networks have all parts
@@ -331,6 +332,7 @@ def read_seeds(
             found[record["variant"]][record["seed"]] = record
     return {variant: [seeds[seed] for seed in sorted(seeds)] for variant, seeds in found.items()}
 
+# %% ../../nbs/experiments/17_switches.ipynb #w028t
 def change_table(
     records: dict[str, dict[str, Any]], # by network
 ) -> Table: # a row for each switch

@@ -351,7 +351,7 @@ def cell_boxes(
     "What there is in a cell"
     boxes = {"X": (0.0, 0.0, "$\\mathbf{X}$"), "H": (2.6, 0.0, f"$\\mathcal{{H}}$: {words_of(cell.convs)}"),
              "Y": (10.9, 0.0, "$\\mathbf{Y}$")}
-    if not isinstance(cell, PlainCell) or isinstance(cell, ResidualCell): boxes["+"] = 9.6, 0.0, "$+$"
+    if isinstance(cell, (RDMC, ResidualCell)): boxes["+"] = 9.6, 0.0, "$+$"
     if isinstance(cell, PlainCell): return boxes
     boxes |= {"M": (5.4, 1.3, f"$\\mathcal{{M}}$: {words_of(cell.attention)}"), "*": (8.3, 0.0, "$\\odot$")}
     if not regularised: return boxes

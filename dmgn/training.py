@@ -6,11 +6,11 @@
 __all__ = ['CHOICES', 'FREE', 'LENGTH', 'HELD', 'PRESETS', 'TrainConfig', 'check_config', 'total_steps', 'learning_schedule',
            'make_accelerator', 'this_process', 'moving_average', 'networks_to_train', 'make_optimizers', 'Run',
            'finite_sum', 'update', 'discriminator_step', 'train_step', 'leave_signals', 'batches', 'synthetic_data',
-           'training_data', 'validation_pairs', 'validation_data', 'to_array', 'validate', 'diagnose', 'save_samples',
-           'save_masks', 'keep_best', 'save_checkpoint', 'completed', 'same_run', 'read_checkpoint', 'fill_run',
-           'load_checkpoint', 'change_length', 'write_log', 'continue_run', 'start_run', 'steps_left', 'log_terms',
-           'save_progress', 'take_steps', 'take_lock', 'locked', 'noted', 'told_to_stop', 'end_of', 'way_on',
-           'lost_connection', 'explained', 'check_main_guard', 'train', 'make_network', 'make_config']
+           'training_data', 'validation_pairs', 'validation_data', 'to_array', 'validate', 'diagnose', 'save_grid',
+           'save_samples', 'save_masks', 'keep_best', 'save_checkpoint', 'completed', 'same_run', 'read_checkpoint',
+           'fill_run', 'load_checkpoint', 'change_length', 'write_log', 'continue_run', 'start_run', 'steps_left',
+           'log_terms', 'save_progress', 'take_steps', 'take_lock', 'locked', 'noted', 'told_to_stop', 'end_of',
+           'way_on', 'lost_connection', 'explained', 'check_main_guard', 'train', 'make_network', 'make_config']
 
 # %% ../nbs/19_training.ipynb #c003
 import json
@@ -32,6 +32,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
 from accelerate.utils import ProjectConfiguration, parse_flag_from_env
+from PIL import Image
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
@@ -431,6 +432,18 @@ def diagnose(
     if hook: hook.remove()
     return {name: float(np.mean(values)) for name, values in sorted(found.items())}
 
+# %% ../nbs/19_training.ipynb #c051g
+def save_grid(
+    run: Run, # as far as it is
+    out: Path, # its folder
+    kind: str, # put after the step in the file's name
+    grid: Image.Image, # of pictures
+) -> None:
+    "Keep a picture of a validation"
+    path = out / "samples" / f"{run.progress['step']:06d}{kind}.png"
+    path.parent.mkdir(exist_ok=True)
+    with written_whole(path) as partial: grid.save(partial, "PNG")
+
 # %% ../nbs/19_training.ipynb #c051
 @torch.no_grad()
 def save_samples(
@@ -445,10 +458,7 @@ def save_samples(
         mixture, background, *_ = pairs[i]
         output = run.best_weights(mixture[None].to(run.accelerator.device))
         images += [mixture, output.coarse[0].float().cpu(), output.background[0].float().cpu(), background]
-    path = out / "samples" / f"{run.progress['step']:06d}.png"
-    path.parent.mkdir(exist_ok=True)
-    grid = show_images(images, ["input", "coarse", "refined", "truth"], cols=4)
-    with written_whole(path) as partial: grid.save(partial, "PNG")
+    save_grid(run, out, "", show_images(images, ["input", "coarse", "refined", "truth"], cols=4))
 
 # %% ../nbs/19_training.ipynb #c051m
 @torch.no_grad()
@@ -464,10 +474,7 @@ def save_masks(
         shown.setdefault(name.split()[0], []).append((name, mask[0].float().cpu()))
     chosen = [cells[n] for cells in shown.values() for n in (0, len(cells) // 2, -1)]
     if not chosen: return
-    path = out / "samples" / f"{run.progress['step']:06d}_masks.png"
-    path.parent.mkdir(exist_ok=True)
-    grid = show_images([mask for _, mask in chosen], [name for name, _ in chosen], width=110)
-    with written_whole(path) as partial: grid.save(partial, "PNG")
+    save_grid(run, out, "_masks", show_images([mask for _, mask in chosen], [name for name, _ in chosen], width=110))
 
 # %% ../nbs/19_training.ipynb #c052
 def keep_best(

@@ -2,13 +2,10 @@
 import gradio as gr
 from PIL import Image
 
-from dmgn import restore
 from dmgn.files import EXAMPLES
-from dmgn.restore import Restoration
-from dmgn.tasks import TASKS
+from dmgn.widgets import NOISES, Desk
 
 LONGEST = 1600  # pixels; on two processor cores such a photograph takes about half a minute
-CHOICES = [("whatever there is", "any"), *((row.noise, task) for task, row in TASKS.items())]
 
 
 def cleaned(
@@ -18,15 +15,13 @@ def cleaned(
 ) -> tuple[tuple[Image.Image, Image.Image], Image.Image | None]:  # before and after, and what was found over the scene
     "Restore a photograph; a large one is reduced first"
     if photograph is None: raise gr.Error("Choose a photograph first.")
-    photograph = photograph.copy()
-    photograph.thumbnail((LONGEST, LONGEST))
-    found: Restoration = restore(photograph, task, strength=strength)
-    return (photograph, found.background), found.noise
+    desk = Desk(photograph, LONGEST)
+    return (desk.photograph, desk.result(task, strength)), desk.restored(task).noise
 
 
 demo = gr.Interface(
     cleaned, title="DMGN: rain, haze and reflections",
-    inputs=[gr.Image(type="pil", label="Photograph"), gr.Dropdown(CHOICES, value="any", label="Remove"),
+    inputs=[gr.Image(type="pil", label="Photograph"), gr.Dropdown(NOISES, value="any", label="Remove"),
             gr.Slider(0, 1, 1, label="Strength")],
     outputs=[gr.ImageSlider(type="pil", label="Before and after"), gr.Image(label="What lay over the scene")],
     examples=[[str(EXAMPLES / name), task, 1.0] for name, task in (

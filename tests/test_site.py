@@ -438,7 +438,7 @@ def test_smalldocs_finds_nothing_to_complain_of(site: Path):
 
 def test_the_site_is_small(site: Path):
     sizes = [path.stat().st_size for path in site.rglob("*") if path.is_file()]
-    assert sum(sizes) < 36_000_000  # of which the live page's network is 3.3
+    assert sum(sizes) < 32_000_000  # of which the live page's network is 3.3
 
 
 def on_live_page(opened: Callable, runtime: Path, spoil: bool = False):

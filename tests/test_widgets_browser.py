@@ -253,6 +253,7 @@ def test_a_photograph_of_ones_own_is_restored(browser: Browser, lab: tuple[Path,
     page.locator('img[alt="Your photograph, after"][width="120"]').wait_for()
     with page.expect_download() as download: link.click()
     with Image.open(download.value.path()) as restored: assert (restored.format, restored.size) == ("PNG", (120, 80))
+    assert page.locator('img[alt="Your photograph, after"]').evaluate("i => i.complete && i.naturalWidth") == 120
     assert download.value.suggested_filename == "mine_restored.png"
     page.get_by_label("show", exact=True).select_option("noise image")
     page.locator('img[alt="noise image"]').wait_for()

@@ -242,16 +242,15 @@ def bundled_subjects() -> list[Subject]: # those for rain and for reflections
 # %% ../../nbs/experiments/17_switches.ipynb #w024u
 def trained_subjects(
     runs: Path, # of `dmgn experiment table1-rain`
-    variants: Sequence[str] = ("DMGN", "paints"), # rows of the table whose networks have all parts
 ) -> list[Subject]: # as many as are trained to the end
-    "The networks of Table I on rain"
-    rows = {variant.name: variant for variant in experiment("table1-rain").variants}
-    found = []
-    for name in variants:
-        for seed in rows[name].seeds:
-            folder = run_folder(experiment("table1-rain"), rows[name], seed, runs)
+    "Those networks of Table I on rain that have all parts"
+    table, found = experiment("table1-rain"), []
+    for variant in (row for row in table.variants if row.name in ("DMGN", "paints")):
+        for seed in variant.seeds:
+            folder = run_folder(table, variant, seed, runs)
             log = json.loads((folder / "log.json").read_text()) if (folder / "log.json").exists() else {"step": 0}
-            if log["step"] == rows[name].training.steps: found.append(Subject(name, seed, folder / "best", "deraining"))
+            if log["step"] == variant.training.steps:
+                found.append(Subject(variant.name, seed, folder / "best", "deraining"))
     return found
 
 # %% ../../nbs/experiments/17_switches.ipynb #w024b
@@ -324,13 +323,11 @@ def read_switches(
 
 def read_seeds(
     path: str | Path, # of a result file
-) -> dict[str, list[dict[str, Any]]]: # by variant, seeds in order
+) -> dict[str, dict[str, Any]]: # by variant and seed: "DMGN, seed 0"
     "The last measurement of each seed of the networks that were trained for Table I"
-    found: dict[str, dict[int, dict[str, Any]]] = defaultdict(dict)
-    for record in read_results(path):
-        if record["experiment"] == "switches" and record.get("seed") is not None:
-            found[record["variant"]][record["seed"]] = record
-    return {variant: [seeds[seed] for seed in sorted(seeds)] for variant, seeds in found.items()}
+    records = [record for record in read_results(path) if record["experiment"] == "switches"]
+    found = {(r["variant"], r["seed"]): r for r in records if r.get("seed") is not None}
+    return {f"{variant}, seed {seed}": found[variant, seed] for variant, seed in sorted(found)}
 
 # %% ../../nbs/experiments/17_switches.ipynb #w028t
 def change_table(

@@ -113,6 +113,19 @@ def test_relative_links_of_a_notebook_lead_somewhere(path: Path):
     assert not missing
 
 
+def test_questions_have_answers_that_are_tests():
+    answered = 0
+    for path in NOTEBOOKS:
+        follows = list(zip(cells(path), cells(path)[1:]))
+        for question, answer in follows:
+            if not re.match(r"\*\*\d+\.\*\* ", "".join(question["source"])): continue
+            code = "".join(answer["source"])
+            assert code.startswith('#| code-fold: true\n#| code-summary: "Answer"\n'), f"{path.name}: {question['id']}"
+            assert re.search(r"\bassert\b|\btest_\w+\(", code) and answer["outputs"], f"{path.name}: {code}"
+            answered += 1
+    assert answered > 50
+
+
 def code_of(path: Path) -> list[tuple[str, str]]:
     "(where, source) of a Python file, or of every code cell of a notebook; cells are counted as ruff does, from 1."
     name = path.relative_to(ROOT).as_posix()

@@ -361,6 +361,49 @@ def test_the_slider_moves_on_a_telephone(opened: Callable):
     tab.close()
 
 
+def test_figures_answer_to_the_hand(opened: Callable):
+    from dmgn.experiments.figures import all_masks, bench_of, cell_probe, guided_board
+    bench = bench_of(size=(160, 120))
+    board = guided_board(bench, alphas=(0, 0.4, 1.6), factors=(0, 1, 2))
+    tab = opened("06_ndm.html", PHONE)
+    said, shown = tab.locator(".dmgn-board p"), tab.locator(".dmgn-sheet img")
+    def as_computed(*setting: str) -> None:
+        assert_alike(said.text_content(), board.texts[board.settings.index(setting)])
+
+    as_computed("0.4", "times 1")
+    before = shown.evaluate("image => image.style.transform")
+    tab.locator(".dmgn-board label", has_text="times 0").click()
+    as_computed("0.4", "times 0")
+    assert shown.evaluate("image => image.style.transform") != before
+    assert len(all_masks(bench.network)) == 24
+    probe = cell_probe(bench, bench.network.background.out_full, "last cell of G_b: ")
+    opened("04_rdmc.html", tab=tab)
+    layers, said = tab.locator(".dmgn-probe figure > div"), tab.locator(".dmgn-board p")
+    layers.nth(2).hover(position={"x": 1, "y": 1})
+    assert_alike(said.text_content(), probe.read(0, 0))
+    tab.locator(".dmgn-probe").focus()
+    for _ in range(2): tab.keyboard.press("ArrowRight")
+    assert said.text_content().startswith("pixel (2, 0): last cell of G_b: X ")
+    assert layers.nth(0).locator("span").evaluate("mark => mark.style.left") == "1.5625%"
+    tab.close()
+
+
+def assert_alike(one: str, other: str) -> None:
+    "Two texts of the same words, with numbers that differ by no more than processors do."
+    number = r"[+-]?\d+\.\d+"
+    assert re.sub(number, "#", one) == re.sub(number, "#", other)
+    assert [*map(float, re.findall(number, one))] == pytest.approx([*map(float, re.findall(number, other))], abs=0.1)
+
+
+def test_answers_are_folded(opened: Callable):
+    tab = opened("18_metrics.html")
+    answer = tab.locator("details.answer").first
+    assert answer.count() and not answer.locator("pre").first.is_visible()
+    answer.locator("summary").click()
+    assert answer.locator("pre").first.is_visible() and answer.locator(".cell-output").first.is_visible()
+    tab.close()
+
+
 def test_the_diagram_on_the_home_page_leads_to_the_notebooks(opened: Callable, root: Path):
     tab = opened("index.html", PHONE)
     diagram = tab.locator("svg.dmgn-diagram")

@@ -6,12 +6,13 @@ import shutil
 import struct
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 from nbdev.config import get_config
 from nbdev.serve import proc_nbs
 
-PICTURE = re.compile(r'<img (?![^>]*\bwidth=)([^>]*?)src="data:image/png;base64,([^"]+)"')
+PICTURE = re.compile(r'<img ([^>]*?)src="data:image/(png|jpeg|webp);base64,([^"]+)"')
 ICONS = re.compile(r'(<i class="bi[^"]*"(?: [\w-]+="[^"]*")*?) role="img"')
 
 CARD = re.compile(r'(<meta (?:property="og|name="twitter):image" content="[^"]*?)/(?:tutorials|experiments)/(images/)')
@@ -19,20 +20,33 @@ CARD = re.compile(r'(<meta (?:property="og|name="twitter):image" content="[^"]*?
 FONTS = re.compile(r'@import url\([^)]*\);?')  # A theme's own letters: the system's do, and no third party is asked
 
 
-def sized(
+def apart(
     match: re.Match,  # Of PICTURE
-) -> str:  # The same tag, with its picture's width and height: the page does not jump while it loads
-    "A picture's size, read from the head of its PNG."
-    width, height = struct.unpack(">II", base64.b64decode(match[2][:64])[16:24])
-    return f'<img width="{width}" height="{height}" {match[1]}src="data:image/png;base64,{match[2]}"'
+    page: Path,  # On which it is
+    pictures: dict[str, str],  # Their files, by content; added to
+) -> str:  # The same tag, with a file in place of the content, and the picture's size: the page does not jump
+    "A picture in a file of its own, as Quarto puts it."
+    attributes, kind, text = match.groups()
+    if text not in pictures:
+        folder = page.with_name(f"{page.stem}_files")
+        folder.mkdir(exist_ok=True)
+        (folder/f"{len(pictures)}.{kind}").write_bytes(base64.b64decode(text))
+        pictures[text] = f"{folder.name}/{len(pictures)}.{kind}"
+    size = ""
+    if kind == "png" and "width=" not in attributes + match.string[match.end():match.string.index(">", match.end())]:
+        width, height = struct.unpack(">II", base64.b64decode(text[:64])[16:24])
+        size = f'width="{width}" height="{height}" '
+    return f'<img {size}{attributes}src="{pictures[text]}"'
 
 
 def polish(
     site: Path,  # The rendered site
 ) -> None:
-    "What smalldocs leaves out: sizes of pictures, one card, icons as decoration, letters without a network."
+    "What smalldocs leaves out: pictures as files and their sizes, one card, icons as decoration, the system's letters."
     for page in site.rglob("*.html"):
-        text = PICTURE.sub(sized, page.read_text(encoding="utf-8"))
+        pictures: dict[str, str] = {}
+        moved = partial(apart, page=page, pictures=pictures)
+        text = PICTURE.sub(moved, page.read_text(encoding="utf-8"))
         text = CARD.sub(r"\1/\2", text)
         page.write_text(ICONS.sub(r'\1 aria-hidden="true"', text), encoding="utf-8")
     for theme in site.glob("site_libs/**/*.css"):

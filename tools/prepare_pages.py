@@ -9,6 +9,7 @@ from pathlib import Path
 import yaml
 
 COLAB = "https://colab.research.google.com/github"
+ANSWER = re.compile(r"^#\| code-fold: true\n#\| code-summary: \"?Answer\"?\n", flags=re.MULTILINE)
 
 
 def unnumbered(
@@ -60,6 +61,23 @@ def opened(
     if notebook["cells"][1].get("id") != "links": notebook["cells"].insert(1, cell)
 
 
+def folded(
+    notebook: dict,  # A processed notebook
+) -> None:
+    "Fold answers, code and output, under a word, so that a reader can think first."
+    cells = []
+    for cell in notebook["cells"]:
+        source = "".join(cell["source"])
+        if cell["cell_type"] != "code" or not ANSWER.search(source):
+            cells.append(cell)
+            continue
+        opening, closing = ({"cell_type": "markdown", "id": f"{cell['id']}-{end}", "metadata": {}, "source": text}
+                            for end, text in (("open", "<details class=\"answer\"><summary>Answer</summary>"),
+                                              ("close", "</details>")))
+        cells += [opening, cell | {"source": ANSWER.sub("", source)}, closing]
+    notebook["cells"] = cells
+
+
 def brought_alive(
     folder: Path,  # of the page's script
 ) -> None:
@@ -87,6 +105,7 @@ def main(
         text = (folder/page).read_text(encoding="utf-8")
         notebook = json.loads(linked(text, page, pages, website["site-url"]))
         opened(notebook, page, website)
+        folded(notebook)
         new = json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
         if new != text: (folder/page).write_text(new, encoding="utf-8")
 

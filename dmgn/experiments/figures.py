@@ -158,17 +158,13 @@ const probe = root.querySelector(".dmgn-probe");
 for (const kind of ["pointermove", "pointerdown"]) probe.addEventListener(kind, event => {
   const box = event.target.closest("figure > div")?.getBoundingClientRect();
   if (!box) return;
-  x = inside((event.clientX - box.left) / box.width * width, width);
-  y = inside((event.clientY - box.top) / box.height * height, height);
-  show();
-});
+  [x, y] = [inside((event.clientX - box.left) / box.width * width, width),
+            inside((event.clientY - box.top) / box.height * height, height)]; show(); });
 probe.addEventListener("keydown", event => {
   const step = {ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1]}[event.key];
   if (!step) return;
   event.preventDefault();
-  x = inside(x + step[0], width); y = inside(y + step[1], height);
-  show();
-});
+  [x, y] = [inside(x + step[0], width), inside(y + step[1], height)]; show(); });
 })()</script>"""
 
 # %% ../../nbs/experiments/20_figures.ipynb #h019

@@ -42,13 +42,14 @@ from .tasks import TASKS
 # %% ../nbs/24_widgets.ipynb #c006
 def data_uri(
     picture: Image.Image,  # to put in a page; in a JPEG, what is transparent becomes white
-    format: str = "JPEG",  # or "PNG", which is larger and loses nothing
+    format: str = "JPEG",  # or "WEBP", or "PNG", which is larger and loses nothing
+    quality: int = 88,  # to 100; not of PNG
 ) -> str:  # data:image/...;base64,...
     "A picture as an address that holds the picture"
     if format == "JPEG" and picture.has_transparency_data:
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture.convert("RGBA"))
     picture = picture if format == "PNG" else picture.convert("RGB")
-    picture.save(buffer := io.BytesIO(), format, quality=88, optimize=True)
+    picture.save(buffer := io.BytesIO(), format, quality=quality, optimize=True, method=6)
     return f"data:image/{format.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 # %% ../nbs/24_widgets.ipynb #wipe

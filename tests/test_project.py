@@ -12,6 +12,7 @@ import sys
 import tokenize
 import zipfile
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -116,8 +117,7 @@ def test_relative_links_of_a_notebook_lead_somewhere(path: Path):
 def test_questions_have_answers_that_are_tests():
     answered = 0
     for path in NOTEBOOKS:
-        follows = list(zip(cells(path), cells(path)[1:]))
-        for question, answer in follows:
+        for question, answer in pairwise(cells(path)):
             if not re.match(r"\*\*\d+\.\*\* ", "".join(question["source"])): continue
             code = "".join(answer["source"])
             assert code.startswith('#| code-fold: true\n#| code-summary: "Answer"\n'), f"{path.name}: {question['id']}"

@@ -362,8 +362,8 @@ def test_the_slider_moves_on_a_telephone(opened: Callable):
 
 
 def test_figures_answer_to_the_hand(opened: Callable):
-    from dmgn.experiments.figures import all_masks, bench_of, cell_probe, guided_board
-    bench = bench_of(size=(160, 120))
+    from dmgn.experiments.figures import all_masks, cat_bench, cell_probe, guided_board
+    bench = cat_bench()
     board = guided_board(bench, alphas=(0, 0.4, 1.6), factors=(0, 1, 2))
     tab = opened("06_ndm.html", PHONE)
     said, shown = tab.locator(".dmgn-board p"), tab.locator(".dmgn-sheet img")

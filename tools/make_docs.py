@@ -12,7 +12,7 @@ from pathlib import Path
 from nbdev.config import get_config
 from nbdev.serve import proc_nbs
 
-PICTURE = re.compile(r'<img ([^>]*?)src="data:image/(png|jpeg|webp);base64,([^"]+)"')
+PICTURE = re.compile(r'<img ([^>]*?)src="data:image/(png|jpeg|webp);base64,([^"]+)"([^>]*)>')
 ICONS = re.compile(r'(<i class="bi[^"]*"(?: [\w-]+="[^"]*")*?) role="img"')
 
 CARD = re.compile(r'(<meta (?:property="og|name="twitter):image" content="[^"]*?)/(?:tutorials|experiments)/(images/)')
@@ -26,17 +26,17 @@ def apart(
     pictures: dict[str, str],  # Their files, by content; added to
 ) -> str:  # The same tag, with a file in place of the content, and the picture's size: the page does not jump
     "A picture in a file of its own, as Quarto puts it."
-    attributes, kind, text = match.groups()
+    before, kind, text, after = match.groups()
     if text not in pictures:
         folder = page.with_name(f"{page.stem}_files")
         folder.mkdir(exist_ok=True)
         (folder/f"{len(pictures)}.{kind}").write_bytes(base64.b64decode(text))
         pictures[text] = f"{folder.name}/{len(pictures)}.{kind}"
     size = ""
-    if kind == "png" and "width=" not in attributes + match.string[match.end():match.string.index(">", match.end())]:
+    if kind == "png" and "width=" not in before + after:
         width, height = struct.unpack(">II", base64.b64decode(text[:64])[16:24])
         size = f'width="{width}" height="{height}" '
-    return f'<img {size}{attributes}src="{pictures[text]}"'
+    return f'<img {size}{before}src="{pictures[text]}"{after}>'
 
 
 def polish(

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Replacement', 'NOISY', 'replaced', 'its_mean', 'everywhere', 'lent', 'gates', 'masking_parts', 'Switch',
-           'no_features', 'black_noise', 'switches_of', 'roc_area', 'Watched', 'watch', 'numbers_of', 'try_switches',
+           'no_features', 'brighter', 'switches_of', 'roc_area', 'Watched', 'watch', 'numbers_of', 'try_switches',
            'measure_pictures', 'whole_blocks', 'Subject', 'bundled_subjects', 'trained_subjects', 'measure_switches',
            'measure_all_switches', 'Change', 'mean_change', 'changes_of', 'read_switches', 'read_seeds', 'change_table']
 
@@ -98,12 +98,11 @@ def no_features(
     "What VGG would see in nothing"
     return [torch.zeros_like(tap) for tap in taps]
 
-def black_noise(
-    given: Any, # not looked at
-    out: tuple[Tensor, list[Tensor]], # a noise image and the cells' masks
-) -> tuple[Tensor, list[Tensor]]: # the image black
-    "No noise anywhere"
-    return torch.full_like(out[0], -1), out[1]
+def brighter(
+    factor: float, # 0: black
+) -> Replacement: # of what a noise generator returns: an image and the masks of its cells
+    "The noise image, darker or brighter"
+    return lambda given, out: ((out[0] + 1) * factor - 1, out[1])
 
 # %% ../../nbs/experiments/17_switches.ipynb #w013
 def switches_of(
@@ -125,7 +124,7 @@ def switches_of(
     found["F: VGG's features 0"] = Switch([network.head.trunk], no_features)
     found["ACA: every weight their mean"] = Switch([network.aca.excite], its_mean)
     found["ACA: 1"] = Switch([network.aca.excite], everywhere(1))
-    found["R: black"] = Switch([network.noise], black_noise)
+    found["R: black"] = Switch([network.noise], brighter(0))
     return found
 
 # %% ../../nbs/experiments/17_switches.ipynb #w015

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['STYLE', 'SWITCHING', 'PROBING', 'SETTINGS', 'sheet_of', 'filled', 'control', 'Switchboard', 'grey', 'PixelProbe',
-           'all_masks', 'Bench', 'part_board', 'changes_on', 'weighing', 'guided_board', 'cell_probe', 'cat_bench']
+           'all_masks', 'Bench', 'part_board', 'changes_on', 'painting', 'weighing', 'guided_board', 'phase_board',
+           'evidence_board', 'cell_probe', 'cat_bench']
 
 # %% ../../nbs/experiments/20_figures.ipynb #h003
 import base64
@@ -234,9 +235,11 @@ class Bench:
     ):
         self.network, self.truth, self.protocol, self.shown = network, pair[1], protocol, shown
         self.image = to_tensor(pair[0])
+        self.true_noise = (self.image - to_tensor(pair[1])).clamp(0, 2) - 1 # on black
         seen = watch(network, self.image)
         self.masks = dict(zip(all_masks(network), (mask for masks in seen.masks.values() for mask in masks)))
-        self.intact = self.score(to_pil(seen.output.background))
+        self.own = to_pil(seen.output.background)
+        self.intact = self.score(self.own)
 
     @torch.inference_mode()
     def run(self,
@@ -263,6 +266,13 @@ class Bench:
         both.paste(crop_centre(whole, self.shown), (0, 0))
         both.paste(crop_centre(restored, self.shown), (width + 4, 0))
         return both
+
+    def shown_with_change(self,
+        restored: Image.Image, # the photograph
+    ) -> Image.Image:
+        "The middle of a restored photograph; to its left how far it is from the network's own, ten times"
+        change = (to_tensor(restored) - to_tensor(self.own)).abs().mean(1, keepdim=True) / 2
+        return self.shown_with(restored, 10 * change)
 
     def text(self,
         what: str, # was done
@@ -298,6 +308,13 @@ def changes_on(
     "How far each setting is from the network's own, as its text says"
     return {setting: float(text.rpartition(", ")[2]) for setting, text in zip(board.settings, board.texts)}
 
+# %% ../../nbs/experiments/20_figures.ipynb #h030b
+def painting(
+    image: Tensor, # (B, 3, H, W)
+) -> Replacement: # of what a generator returns: an image and the masks of its cells
+    "Another image, whatever was seen"
+    return lambda given, out: (image, out[1])
+
 # %% ../../nbs/experiments/20_figures.ipynb #h031
 @contextmanager
 def weighing(
@@ -317,9 +334,9 @@ def guided_board(
     factors: Sequence[float] = (0, 0.5, 1, 2), # of the noise image
 ) -> Switchboard:
     "What the noise image does, through attention and through the map"
-    own, truth = bench.network.config.alpha, to_tensor(bench.truth)
+    own = bench.network.config.alpha
     noise = {f"times {factor:g}": brighter(factor) for factor in factors}
-    noise["true"] = lambda given, out: ((bench.image - truth).clamp(0, 2) - 1, out[1])
+    noise["true"] = painting(bench.true_noise)
     place = mask_names(bench.network.config).index("G_refine 1")
     def outcome(alpha: str, factor: str) -> tuple[Image.Image, str]:
         with weighing(bench.network, float(alpha)): output = bench.run([bench.network.noise], noise[factor])
@@ -329,6 +346,35 @@ def guided_board(
     alt = "The middle of the photograph, restored, with the mask of the first refining cell to its left"
     return Switchboard({"alpha": [f"{a:g}" for a in alphas], "R": list(noise)}, outcome, alt,
                        start=(f"{own:g}", "times 1"))
+
+# %% ../../nbs/experiments/20_figures.ipynb #h033b
+def phase_board(
+    bench: Bench, # with the photograph; the network's generators paint a correction and the noise on black
+) -> Switchboard:
+    "What the refining phase makes of other coarse backgrounds and noise images"
+    own = SETTINGS["own"]
+    coarse = {"own": own, "the input": painting(torch.zeros_like(bench.image)),
+              "the truth": painting(to_tensor(bench.truth) - bench.image)}
+    noise = {"own": own, "none": brighter(0), "the true noise": painting(bench.true_noise)}
+    def outcome(background: str, rain: str) -> tuple[Image.Image, str]:
+        with replaced([bench.network.background], coarse[background]):
+            restored = to_pil(bench.run([bench.network.noise], noise[rain]).background)
+        return bench.shown_with_change(restored), bench.text(f"B_coarse {background}, R {rain}", restored)
+    alt = "The middle of the photograph, restored; to its left ten times what has changed"
+    return Switchboard({"B_coarse": list(coarse), "R": list(noise)}, outcome, alt)
+
+# %% ../../nbs/experiments/20_figures.ipynb #h033f
+def evidence_board(
+    bench: Bench, # with the photograph
+) -> Switchboard:
+    "What becomes of the picture when ACA's weights of the one or the other evidence are replaced"
+    def outcome(background: str, noise: str) -> tuple[Image.Image, str]:
+        turns = iter((SETTINGS[background], SETTINGS[noise]))
+        output = bench.run([bench.network.aca.excite], lambda given, out: next(turns)(given, out))
+        restored = to_pil(output.background)
+        return bench.shown_with_change(restored), bench.text(f"weights of E_b: {background}, of E_r: {noise}", restored)
+    alt = "The middle of the photograph, restored; to its left ten times what has changed"
+    return Switchboard({"weights of E_b": list(SETTINGS), "weights of E_r": list(SETTINGS)}, outcome, alt)
 
 # %% ../../nbs/experiments/20_figures.ipynb #h035
 @torch.inference_mode()

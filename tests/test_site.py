@@ -536,6 +536,19 @@ def test_the_live_page_restores_as_pytorch_does(opened: Callable, runtime: Path,
     tab.close()
 
 
+def test_the_live_page_shows_each_tile_as_it_comes(opened: Callable, runtime: Path, tmp_path: Path):
+    tab, said = on_live_page(opened, runtime)
+    Image.open(EXAMPLES/"cat_rain.png").convert("RGB").resize((528, 64)).save(tmp_path/"wide.png")  # two tiles
+    tab.locator("[data-part=file]").set_input_files(tmp_path/"wide.png")
+    assert re.search(r"wide.png, 528 x 64 pixels: 1 of 2 tiles, about \d+ s left", status_of(tab, "1 of 2 tiles"))
+    assert tab.locator("[data-part=pictures] canvas").is_visible()
+    assert not tab.get_by_text("Save the result").is_visible()
+    status_of(tab, "Restored wide.png")
+    assert tab.locator("[data-part=pictures] img").count() == 2 and tab.get_by_text("Save the result").is_visible()
+    assert said == []
+    tab.close()
+
+
 def test_the_live_page_runs_nothing_that_was_altered_on_its_way(opened: Callable, runtime: Path):
     tab, _ = on_live_page(opened, runtime, spoil=True)
     tab.get_by_role("button", name="rain").click()

@@ -19,13 +19,13 @@ async function opened(blob) {
   return { canvas, picture: context.getImageData(0, 0, canvas.width, canvas.height), reduced: scale < 1 };
 }
 
-// What the worker answers, each progress told
-function answer(picture) {
+// What the worker answers; it sends each tile as soon as it is there
+function answer(picture, onTile) {
   return new Promise((resolve, reject) => {
     worker.onmessage = ({ data }) => {
       if (data.error) reject(new Error(`The network could not run: ${data.error}`));
       else if (data.result) resolve(data);
-      else Object.assign(part("progress"), { value: data.done, max: data.of });
+      else onTile(data);
     };
     worker.onerror = event => reject(new Error(`The network could not run: ${event.message ?? "this browser is too old"}`));
     worker.postMessage({ model: here("small-any.onnx").href, picture });
@@ -34,8 +34,28 @@ function answer(picture) {
 
 function compare() { part("after").style.clipPath = `inset(0 0 0 ${part("slider").value}%)`; }
 
+function clear() {
+  for (const picture of [...part("pictures").children]) { URL.revokeObjectURL(picture.src); picture.remove(); }
+}
+
+// The photograph, on which the tiles appear; returns what to do with a tile
+function watch(photograph, what) {
+  const canvas = canvasOf(photograph.width, photograph.height), context = canvas.getContext("2d"), begun = performance.now();
+  context.drawImage(photograph, 0, 0);
+  clear();
+  part("pictures").append(canvas);
+  part("view").hidden = false;
+  part("compare").hidden = true;
+  return ({ done, of, tile, x, y }) => {
+    context.putImageData(tile, x, y);
+    Object.assign(part("progress"), { value: done, max: of });
+    const left = (performance.now() - begun) / 1000 / done * (of - done);
+    say(`Restoring ${what}: ${done} of ${of} tiles, about ${Math.ceil(left)} s left.`);
+  };
+}
+
 async function show(canvases) {
-  for (const image of [...part("pictures").children]) { URL.revokeObjectURL(image.src); image.remove(); }
+  clear();
   for (const [name, { canvas, alt }] of Object.entries(canvases)) {
     const blob = await new Promise(resolve => canvas.toBlob(resolve, "image/png"));
     const image = Object.assign(new Image(canvas.width, canvas.height), { src: URL.createObjectURL(blob), alt });
@@ -43,7 +63,7 @@ async function show(canvases) {
     part("pictures").append(image);
   }
   part("download").href = part("after").src;
-  part("view").hidden = false;
+  part("compare").hidden = false;
   compare();
 }
 
@@ -55,14 +75,18 @@ async function restore(blob, name) {
     const { canvas, picture, reduced } = await opened(blob), { width, height } = canvas;
     const size = `${width} x ${height} pixels${reduced ? ", reduced to two megapixels" : ""}`;
     say(`Restoring ${name}, ${size} ...`);
-    const { result, build, seconds } = await answer(picture), after = canvasOf(width, height);
+    const { result, build, seconds } = await answer(picture, watch(canvas, `${name}, ${size}`));
+    const after = canvasOf(width, height);
     after.getContext("2d").putImageData(result, 0, 0);
     part("download").download = `${name.replace(/\.[^.]*$/, "")}_restored.png`;
     await show({ before: { canvas, alt: "The photograph as it was" },
       after: { canvas: after, alt: "The photograph, restored" } });
     const on = build === "webgpu" ? "WebGPU" : "WebAssembly", each = seconds / (width * height / 1e6);
     say(`Restored ${name}, ${size}, in ${seconds.toFixed(1)} s with ${on}: ${each.toFixed(1)} s a megapixel.`);
-  } catch (error) { say(error.message); }
+  } catch (error) {
+    say(error.message);
+    if (part("pictures").querySelector("canvas")) part("view").hidden = true; // half done
+  }
   part("progress").hidden = true;
   busy = false;
 }

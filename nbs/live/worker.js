@@ -59,21 +59,28 @@ function addTile(sums, tile, { h, w }, rows, columns, width) {
   }
 }
 
+// From values between -1 and 1, by colour, row and column
+function imageOf(width, height, value, alpha = () => 255) {
+  const pixels = new Uint8ClampedArray(4 * width * height);
+  for (let y = 0, k = 0; y < height; y++) for (let x = 0; x < width; x++, k += 4) {
+    for (let c = 0; c < 3; c++) pixels[k + c] = Math.round((value(c, y, x) + 1) * 127.5);
+    pixels[k + 3] = alpha(k + 3);
+  }
+  return new ImageData(pixels, width, height);
+}
+
 async function restored({ ort, session }, picture, progress) {
   const { width, height } = picture, sums = new Float32Array(3 * width * height);
   const jobs = tilesAlong(height).flatMap(rows => tilesAlong(width).map(columns => [rows, columns]));
   for (const [done, [rows, columns]] of jobs.entries()) {
     const { values, h, w } = planes(picture, rows, columns);
     const { background } = await session.run({ image: new ort.Tensor("float32", values, [1, 3, h, w]) }, ["background"]);
-    addTile(sums, await background.getData(), { h, w }, rows, columns, width);
-    progress(done + 1, jobs.length);
+    const found = await background.getData(), size = [columns.to - columns.from, rows.to - rows.from];
+    addTile(sums, found, { h, w }, rows, columns, width);
+    const tile = imageOf(...size, (c, y, x) => found[(c * h + y) * w + x]);
+    progress({ done: done + 1, of: jobs.length, tile, x: columns.from, y: rows.from });
   }
-  const pixels = new Uint8ClampedArray(4 * width * height);
-  for (let k = 0; k < width * height; k++) {
-    for (let c = 0; c < 3; c++) pixels[4 * k + c] = Math.round((sums[3 * k + c] + 1) * 127.5);
-    pixels[4 * k + 3] = picture.data[4 * k + 3];
-  }
-  return new ImageData(pixels, width, height);
+  return imageOf(width, height, (c, y, x) => sums[3 * (y * width + x) + c], k => picture.data[k]);
 }
 
 let running; // the network, once it is there
@@ -82,7 +89,7 @@ self.onmessage = async ({ data: { model, picture } }) => {
   try {
     running ??= fetched(model).then(beginBest);
     const network = await running, begun = performance.now();
-    const result = await restored(network, picture, (done, of) => self.postMessage({ done, of }));
+    const result = await restored(network, picture, progress => self.postMessage(progress));
     self.postMessage({ result, build: network.build, seconds: (performance.now() - begun) / 1000 });
   } catch (error) {
     running = undefined;

@@ -119,10 +119,12 @@ def check_complete(
     pictures: dict[str, Path],  # see read_layout
     leads: dict[str, str],  # see read_layout
 ) -> None:
-    "Raise if an input has no target, or a target of a test set no input"
+    "Raise if an input has no target, or what is named like a target of a test set no input"
     lost = [a for a, b in leads.items() if b not in pictures and not (row.gap and re.fullmatch(row.gap, a))]
     folders = {Path(b).parent for b in leads.values()} - {Path(a).parent for a in leads}
-    spare = [p for p in pictures if Path(p).parent in folders and p not in set(leads.values())]
+    named = {re.sub(r"\d+", "#", target) for target in leads.values()} # where both lie in one folder
+    spare = [p for p in pictures if p not in {*leads, *leads.values()}
+             and (Path(p).parent in folders or re.sub(r"\d+", "#", p) in named)]
     for wrong, what in ((lost, "inputs have no target"), (spare if row.use == "test" else [], "targets have no input")):
         if wrong:
             raise FileNotFoundError(f"{row.name} in {root}: {len(wrong)} {what}: "

@@ -171,11 +171,12 @@ def pick_device(
 # %% ../nbs/20_restore.ipynb #c033
 def tile_weights(
     length: int, # of the photograph along this axis
-    side: int, # of a tile, a multiple of 16
+    side: int, # of a tile at most, a multiple of 16
     overlap: int, # least overlap of neighbours, a multiple of 16
 ) -> list[tuple[int, Tensor]]: # start of each tile and its weight at each of its pixels
     "Where the tiles lie along one axis, and how they are blended"
     count = max(1, math.ceil((length - overlap) / (side - overlap)))
+    side = min(side, math.ceil((length + (count - 1) * overlap) / count / 16) * 16) # no larger than so many need be
     step = max(16, math.ceil((length - side) / max(1, count - 1) / 16) * 16)
     starts = range(0, count * step, step)
     stops = [min(start + side, length) for start in starts]
@@ -284,7 +285,7 @@ def run_tiled(
     device: torch.device, # of the network
 ) -> Iterator[DMGNOutput]: # strips from top to bottom, on the CPU; masks of the cells only if there is one tile
     "Restore tile by tile and blend"
-    (W, H), overlap = photograph.size, max(32, side // 128 * 16)
+    (W, H), overlap = photograph.size, min(64, max(32, side // 128 * 16))
     rows, columns = (tile_weights(length, side, overlap) for length in (H, W))
     at_once = tiles_at_once(network, device)
     sums: dict[int, Tensor] = {}

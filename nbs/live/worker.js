@@ -33,8 +33,9 @@ async function beginBest(model) {
 // Where tiles lie along one axis, and their weights there: as tile_weights of dmgn.restore
 function tilesAlong(length) {
   const count = Math.max(1, Math.ceil((length - OVERLAP) / (SIDE - OVERLAP)));
-  const step = Math.max(STEP, Math.ceil((length - SIDE) / Math.max(1, count - 1) / STEP) * STEP);
-  const tiles = Array.from({ length: count }, (_, n) => ({ from: n * step, to: Math.min(n * step + SIDE, length) }));
+  const side = Math.min(SIDE, Math.ceil((length + (count - 1) * OVERLAP) / count / STEP) * STEP);
+  const step = Math.max(STEP, Math.ceil((length - side) / Math.max(1, count - 1) / STEP) * STEP);
+  const tiles = Array.from({ length: count }, (_, n) => ({ from: n * step, to: Math.min(n * step + side, length) }));
   const seams = [-Infinity, ...tiles.slice(1).map((tile, n) => (tile.from + tiles[n].to) / 2), Infinity];
   const rise = (n, at) => Math.sin(Math.PI / 2 * Math.min(1, Math.max(0, 2 * (at + 0.5 - seams[n]) / OVERLAP + 0.5))) ** 2;
   return tiles.map((tile, n) => ({ ...tile,

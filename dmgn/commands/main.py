@@ -341,7 +341,8 @@ def restore_photographs(
     format: FormatOption = None, # to write in
     quality: QualityOption = None, # of what is written
     max_pixels: PixelsOption = None, # of a photograph
-    resume: Annotated[bool, typer.Option("--resume", help="Skip photographs that are there already, made with whatever options.")] = False,
+    resume: Annotated[bool, typer.Option(
+        "--resume", help="Skip photographs that are there already, made with whatever options.")] = False,
 ) -> None:
     """Remove rain, reflections or haze from photographs, each under its own name in the folder OUT.
 

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['BENCHMARKS', 'Benchmark', 'read_benchmarks', 'benchmark', 'benchmark_folder', 'pictures_below', 'in_order', 'matched',
-           'read_layout', 'check_complete', 'benchmark_pairs', 'benchmark_inputs', 'open_pair', 'convert_dcpdn']
+           'read_layout', 'like_target', 'check_complete', 'benchmark_pairs', 'benchmark_inputs', 'open_pair',
+           'convert_dcpdn']
 
 # %% ../nbs/14_benchmarks.ipynb #c002
 import json
@@ -112,6 +113,15 @@ def read_layout(
     whole = [leads for leads in found if any(target in pictures for target in leads.values())]
     return pictures, (whole or found)[0]
 
+# %% ../nbs/14_benchmarks.ipynb #n003t
+def like_target(
+    source: str,  # path of an input
+    target: str,  # and of its target
+) -> str:  # expression
+    "What targets of other numbers are named like; numbers that only the target has stay as they are"
+    shared = set(re.findall(r"\d+", source))
+    return re.sub(r"\d+", lambda number: r"\d+" if number[0] in shared else number[0], re.escape(target))
+
 # %% ../nbs/14_benchmarks.ipynb #n004
 def check_complete(
     row: Benchmark,  # the data set
@@ -122,9 +132,9 @@ def check_complete(
     "Raise if an input has no target, or what is named like a target of a test set no input"
     lost = [a for a, b in leads.items() if b not in pictures and not (row.gap and re.fullmatch(row.gap, a))]
     folders = {Path(b).parent for b in leads.values()} - {Path(a).parent for a in leads}
-    named = {re.sub(r"\d+", "#", target) for target in leads.values()} # where both lie in one folder
-    spare = [p for p in pictures if p not in {*leads, *leads.values()}
-             and (Path(p).parent in folders or re.sub(r"\d+", "#", p) in named)]
+    named = re.compile("|".join({like_target(a, b) for a, b in leads.items()}))  # where both lie in one folder
+    known = {*leads, *leads.values()}
+    spare = [p for p in pictures if p not in known and (Path(p).parent in folders or named.fullmatch(p))]
     for wrong, what in ((lost, "inputs have no target"), (spare if row.use == "test" else [], "targets have no input")):
         if wrong:
             raise FileNotFoundError(f"{row.name} in {root}: {len(wrong)} {what}: "

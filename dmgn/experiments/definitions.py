@@ -118,6 +118,7 @@ def controls(
         return replace(full, coarse_residual=coarse, refine_residual=last)
 
     found = {"Base + X": replace(base, cell="residual"),
+             "no masks": replace(full, cell="residual", ndm=None),
              "Base, weights": replace(base, width=full.width * 23 // 16),
              "Base, work": replace(base, width=full.width * 27 // 16),
              "SE for ACA": replace(full, aca_sharpen=False),

@@ -131,11 +131,13 @@ def check_complete(
 ) -> None:
     "Raise if an input has no target, or what is named like a target of a test set no input"
     lost = [a for a, b in leads.items() if b not in pictures and not (row.gap and re.fullmatch(row.gap, a))]
-    folders = {Path(b).parent for b in leads.values()} - {Path(a).parent for a in leads}
-    named = re.compile("|".join({like_target(a, b) for a, b in leads.items()}))  # where both lie in one folder
-    known = {*leads, *leads.values()}
-    spare = [p for p in pictures if p not in known and (Path(p).parent in folders or named.fullmatch(p))]
-    for wrong, what in ((lost, "inputs have no target"), (spare if row.use == "test" else [], "targets have no input")):
+    spare = []
+    if row.use == "test":
+        folders = {Path(b).parent for b in leads.values()} - {Path(a).parent for a in leads}
+        named = re.compile("|".join({like_target(a, b) for a, b in leads.items()}))  # where both lie in one folder
+        known = {*leads, *leads.values()}
+        spare = [p for p in pictures if p not in known and (Path(p).parent in folders or named.fullmatch(p))]
+    for wrong, what in ((lost, "inputs have no target"), (spare, "targets have no input")):
         if wrong:
             raise FileNotFoundError(f"{row.name} in {root}: {len(wrong)} {what}: "
                                     f"{', '.join(wrong[:3])}; expected {row.tree}")

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['HazeParameters', 'add_haze', 'smooth_depth', 'room_depth', 'stand_up', 'random_depth', 'random_haze',
-           'depth_from_disparity', 'middlebury_scenes', 'read_disparity', 'write_depths', 'synthesise']
+           'depth_from_disparity', 'middlebury_scenes', 'read_disparity', 'write_depths', 'dcpdn_haze', 'synthesise']
 
 # %% ../nbs/12_haze.ipynb #imports
 import math
@@ -188,10 +188,23 @@ def write_depths(
         with written_whole(maps[copy]) as partial, partial.open("wb") as file: np.save(file, depth[0].numpy())
     return maps
 
+# %% ../nbs/12_haze.ipynb #h001
+def dcpdn_haze(
+    depth: Tensor,  # d (1, H, W) in metres
+    generator: torch.Generator,  # source of randomness
+) -> HazeParameters:  # thicker per metre where the scene ends nearer
+    "Haze by the parameters that DCPDN's authors published, whose depth is divided by its largest value"
+    thickness, level = torch.rand(2, generator=generator).tolist()
+    farthest = max(float(depth.max()), 1e-6)
+    return HazeParameters((0.5 + 1.5 * thickness) / farthest, (0.5 + 0.5 * level,) * 3)
+
 # %% ../nbs/12_haze.ipynb #c152
 def synthesise(
     scene: Scene,  # with or without depth
     generator: torch.Generator,  # source of randomness
 ) -> tuple[Tensor, Tensor]:  # mixture and light of the haze (3, H, W)
-    "A scene with `random_haze`"
-    return add_haze(scene.background, generator, scene.depth)
+    "A scene with `random_haze` or `dcpdn_haze`, one as often as the other"
+    published = torch.rand((), generator=generator) < 0.5
+    depth = random_depth(scene.background, generator) if scene.depth is None else scene.depth
+    haze = dcpdn_haze(depth, generator) if published else random_haze(generator)
+    return add_haze(scene.background, generator, depth, haze)

@@ -8,9 +8,10 @@ __all__ = ['CHOICES', 'FREE', 'LENGTH', 'HELD', 'PRESETS', 'TrainConfig', 'check
            'finite_sum', 'update', 'discriminator_step', 'train_step', 'leave_signals', 'batches', 'synthetic_data',
            'training_data', 'validation_pairs', 'validation_data', 'to_array', 'validate', 'diagnose', 'save_grid',
            'save_samples', 'save_masks', 'keep_best', 'save_checkpoint', 'completed', 'same_run', 'read_checkpoint',
-           'fill_run', 'load_checkpoint', 'change_length', 'write_log', 'continue_run', 'start_run', 'steps_left',
-           'log_terms', 'save_progress', 'take_steps', 'take_lock', 'locked', 'noted', 'told_to_stop', 'end_of',
-           'way_on', 'lost_connection', 'explained', 'check_main_guard', 'train', 'make_network', 'make_config']
+           'fill_run', 'load_checkpoint', 'change_length', 'write_log', 'continue_run', 'start_run', 'step_schedules',
+           'steps_left', 'log_terms', 'save_progress', 'take_steps', 'take_lock', 'locked', 'noted', 'told_to_stop',
+           'end_of', 'way_on', 'lost_connection', 'explained', 'check_main_guard', 'train', 'make_network',
+           'make_config']
 
 # %% ../nbs/19_training.ipynb #c003
 import json
@@ -20,6 +21,7 @@ import signal
 import sys
 import threading
 import time
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -157,6 +159,7 @@ def make_accelerator(
     out: Path, # folder of the run
 ) -> Accelerator: # knows the devices and processes there are
     "One process or many, on whatever there is"
+    this_process() # is asked first, as it knows where they work
     return Accelerator(
         mixed_precision=config.precision, gradient_accumulation_steps=config.accumulate, log_with=config.tracker,
         project_config=ProjectConfiguration(project_dir=str(out), logging_dir=str(out)),
@@ -165,7 +168,8 @@ def make_accelerator(
 # %% ../nbs/19_training.ipynb #c019
 def this_process() -> PartialState:
     "This process among those that share the work"
-    return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"), timeout=timedelta(hours=12))
+    cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
+    return PartialState(cpu=cpu, timeout=timedelta(hours=12))
 
 # %% ../nbs/19_training.ipynb #h011
 def moving_average(
@@ -637,6 +641,15 @@ def start_run(
     accelerator.init_trackers("dmgn", {k: v for k, v in fields.items() if isinstance(v, (int, float, str))})
     return run
 
+# %% ../nbs/19_training.ipynb #w002
+def step_schedules(
+    run: Run, # whose learning rates change
+) -> None:
+    "One step of every schedule"
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Detected call of .lr_scheduler.step")
+        for schedule in run.schedules.values(): schedule.step()
+
 # %% ../nbs/19_training.ipynb #c061
 def steps_left(
     run: Run, # as far as it is
@@ -653,7 +666,7 @@ def steps_left(
             progress["skipped"][note] = progress["skipped"].get(note, 0) + 1
         progress["samples"] += c.batch * a.num_processes
         if not a.sync_gradients: continue
-        for schedule in run.schedules.values(): schedule.step()
+        step_schedules(run)
         if run.average is not None: run.average.update_parameters(run.model)
         progress["step"] += 1
         yield terms

@@ -17,7 +17,9 @@ from dmgn.training import Run, load_checkpoint, make_accelerator, save_checkpoin
 
 SCRIPT = Path(small_run.__file__)
 pytestmark = pytest.mark.usefixtures("one_thread")
-ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
+if torch.accelerator.is_available(): ENVIRONMENT["ACCELERATE_USE_CPU"] = "true" # without one, nobody has to say so
+else: ENVIRONMENT.pop("ACCELERATE_USE_CPU", None)
 
 
 def checkpoint(folder: Path) -> dict: return torch.load(folder/"checkpoint.pt", weights_only=True)

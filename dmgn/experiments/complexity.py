@@ -264,10 +264,11 @@ def measure_training_step(
     batch: int = 4, # samples
     steps: int = 2, # to time
     precision: str = "no", # or "bf16", "fp16"
+    **changes: Any, # other fields of TrainConfig
 ) -> dict[str, Any]: # seconds of a step, memory in MiB
     "Train for a few steps; to be called in a fresh process"
     if device == "cpu": os.environ["ACCELERATE_USE_CPU"] = "true"
-    options = dict(steps=steps + 1, batch=batch, tracker="none", workers=0, precision=precision)
+    options = dict(steps=steps + 1, batch=batch, tracker="none", workers=0, precision=precision, **changes)
     config = make_config(variant, "reflection", options)
     network = make_network(variant, "reflection", None, "random", 0)
     run = Run(network, config, steps + 1, make_accelerator(config, Path()))

@@ -38,6 +38,7 @@ from dmgn.experiments.complexity import (
 from ..files import EXAMPLES, read_rgb
 from ..hypercolumn import Hypercolumn, add_tap
 from ..inference import PRECISIONS, computes_bfloat16, keep_memory, prepared
+from ..losses import LossWeights
 from ..model import DMGN
 from ..network_files import bundled
 from ..report import Table
@@ -124,7 +125,8 @@ def measure_restoring(
     variant: str, # a design and a form: "paper bf16"
     side: int, # of a square image, in pixels
     device: str = "cpu", # "cpu" or "cuda"
-    repeats: int = 3, # runs, the best of which counts; one, from 1024 pixels
+    repeats: int = 3, # runs, the best of which counts; fewer if they take long
+    patience: float = 90.0, # seconds, after which no other run begins
 ) -> dict[str, Any]: # multiply-adds, seconds, memory in MiB
     "Restore one image; to be called in a fresh process"
     design, form = variant.split()
@@ -133,8 +135,9 @@ def measure_restoring(
     torch.manual_seed(1)
     image = (torch.rand(1, 3, side, side) * 2 - 1).to(device, memory_format=torch.channels_last)
     loaded = reset_peak_memory(device)
-    runs = range(repeats if side < 1024 else 1)
-    seconds = [timed(lambda: network(image).background.sum(), device)[0] for _ in runs]
+    seconds: list[float] = []
+    while len(seconds) < repeats and sum(seconds) < patience:
+        seconds.append(timed(lambda: network(image).background.sum(), device)[0])
     return {"multiply_adds": work_of(design, form, side), "seconds": min(seconds), "runs": seconds,
             "memory": peak_memory(device) - loaded, "memory_loaded": loaded}
 
@@ -167,20 +170,20 @@ def measure_folder(
     "Restore a folder with several processes, the machine's threads shared among them"
     design, processes = variant.split()
     threads = str(max(1, torch.get_num_threads() // int(processes)))
-    here = ["--cpu"] if device == "cpu" else []
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder, "photographs")
         source.mkdir()
         picture = read_rgb(EXAMPLES / "cat_rain.png").resize((side, side))
         for n in range(pictures): picture.save(source / f"{n}.jpg", quality=95)
-        command = [sys.executable, "-m", "accelerate.commands.launch", *here, "--num_processes", processes,
-                   "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no",
-                   *(["--multi_gpu"] if device != "cpu" and int(processes) > 1 else []),
-                   "-m", "dmgn", "restore", str(source), "-o", str(source.with_name("clean")), "--model", design]
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", processes,
+                   "-m", "dmgn", "restore", str(source), "-o", str(source.with_name("clean")), "--model", design,
+                   "--device", device]
+        environment = os.environ | {"OMP_NUM_THREADS": threads}
+        if device == "cpu": environment["ACCELERATE_USE_CPU"] = "true"
         start = time.perf_counter()
-        ran = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": threads})
+        ran = subprocess.run(command, capture_output=True, text=True, env=environment)
         seconds, made = time.perf_counter() - start, len(list(source.with_name("clean").glob("*.jpg")))
-    if ran.returncode or made != pictures:
+    if ran.returncode or made != pictures or ran.stdout.count("restored") != 1:
         raise RuntimeError(f"{made} of {pictures} pictures were restored: {ran.stderr.strip()[-300:]}")
     return {"seconds": seconds, "pictures": pictures, "memory": 0.0, "memory_loaded": 0.0}
 
@@ -198,12 +201,14 @@ def measure_in_process(
     return in_fresh_process(function, "speed", variant=variant, side=side, device=device)
 
 def measure_step(
-    variant: str, # precision of a training step of the small preset: "no" or "bf16"
+    variant: str, # precision of a training step of the small preset: "no" or "bf16"; perhaps "no, perceptual"
     side: int, # of the crops
     device: str = "cpu", # "cpu" or "cuda"
 ) -> dict[str, Any]: # seconds of a step, memory in MiB
     "Train a few steps in batches of eight; to be called in a fresh process"
-    return measure_training_step("small", side, device, batch=8, steps=5, precision=variant)
+    precision, *more = variant.split(", ")
+    changes = {"weights": LossWeights(perceptual=0.02, coarse_perceptual=0, adversarial=0)} if more else {}
+    return measure_training_step("small", side, device, batch=8, steps=12, precision=precision, **changes)
 
 # %% ../../nbs/experiments/16_speed.ipynb #s026
 def jobs_of(
@@ -215,10 +220,12 @@ def jobs_of(
     forms, small = [*FORMS[:2], *native], next(iter(designs()))
     squares = [(f"{design} {form}", side) for side in sides for design in designs() for form in forms
                if side <= 1024 or (design != "paper" and form in PRECISIONS)]
-    large = [(f"{small} {native[-1]} {tile}", 2048) for tile in TILES] + [(f"{small} {p} 0", 4000) for p in native]
+    large = [(f"{small} {native[-1]} {tile}", 2048) for tile in TILES]
+    large += [(f"{small} {p} 0", side) for side in (512, 1024, 2048, 4000) for p in native]
     folders = [(f"{small} {n}", 512) for n in (1, 2)]
+    steps = [(p + more, 64) for p in ("no", "bf16")[: len(native)] for more in ("", ", perceptual")]
     kinds = {"peak": (measure_peak, [(p, 256) for p in native]), "restoring": (measure_restoring, squares),
-             "step": (measure_step, [(p, 64) for p in ("no", "bf16")[: len(native)]])}
+             "step": (measure_step, steps)}
     if max(sides) < 2048: return kinds
     return kinds | {"photograph": (measure_photograph, large), "folder": (measure_folder, folders)}
 

@@ -6,7 +6,8 @@
 __all__ = ['Replacement', 'NOISY', 'replaced', 'its_mean', 'everywhere', 'lent', 'gates', 'masking_parts', 'Switch',
            'no_features', 'brighter', 'switches_of', 'roc_area', 'Watched', 'watch', 'numbers_of', 'try_switches',
            'measure_pictures', 'whole_blocks', 'Subject', 'bundled_subjects', 'trained_subjects', 'measure_switches',
-           'measure_all_switches', 'Change', 'mean_change', 'changes_of', 'read_switches', 'read_seeds', 'change_table']
+           'measure_all_switches', 'Change', 'mean_change', 'changes_of', 'read_switches', 'read_seeds', 'change_table',
+           'by_cell']
 
 # %% ../../nbs/experiments/17_switches.ipynb #w002
 import json
@@ -337,3 +338,11 @@ def change_table(
     header = ["replaced by", *(f"{name}, {records[name]['test_set']}" for name in shown)]
     switches = [switch for switch in next(iter(shown.values()), {}) if not switch.endswith("itself")]
     return Table(header, [[switch, *(str(found[switch]) for found in shown.values())] for switch in switches])
+
+# %% ../../nbs/experiments/17_switches.ipynb #bycell
+def by_cell(
+    record: dict[str, Any], # of a network
+    what: str, # "own mean", "added", "opposition", ...
+) -> dict[str, float]: # by the name of the cell, or the number of its place
+    "A number of each cell, over the pictures"
+    return {cell: mean(row[what][cell] for row in record["rows"]) for cell in record["rows"][0][what]}

@@ -339,7 +339,8 @@ def depths_in(
 ) -> dict[Path, Path]:  # depth maps of some of the photographs
     "Depth maps by name"
     if not Path(folder).is_dir(): raise FileNotFoundError(f"no folder {folder}: expected one with depth maps")
-    others = sorted(set(Path(folder).iterdir()) - set(photographs))
+    known = {path.resolve() for path in photographs}
+    others = sorted(path for path in Path(folder).iterdir() if path.resolve() not in known)
     maps = by_stem([p for p in others if p.suffix in (".npy", ".png")])
     found = {p: maps[p.stem] for p in photographs if p.stem in maps}
     if not found:
@@ -418,9 +419,10 @@ class Mixture(Dataset):
     def __init__(self,
         sources: list[tuple[Dataset, float]],  # with the share of each; PLNet's: 0.7 synthetic, 0.3 real
         seed: int = 0,  # of the choice between them
+        stream: int = 0,  # another one for a mixture within a mixture, so that both choose independently
     ):
         self.sources, self.shares = zip(*sources)
-        self.seed = seed
+        self.seed, self.stream = seed, stream
         if min(self.shares) < 0 or not abs(sum(self.shares) - 1) <= 1e-6:
             raise ValueError(f"shares must be at least 0 and add up to 1, not {', '.join(map(str, self.shares))}")
 
@@ -429,7 +431,7 @@ class Mixture(Dataset):
     def __getitem__(self,
         index: int,  # of the sample
     ) -> tuple[Tensor, Tensor, Tensor]:  # mixture, background and noise (3, crop, crop) in [-1, 1]
-        draw = np.random.default_rng((self.seed, index)).random()
+        draw = np.random.default_rng((self.seed, index, self.stream)).random()
         which = int(np.searchsorted(np.cumsum(self.shares)[:-1], draw, side="right"))
         return self.sources[which][index]
 

@@ -187,4 +187,5 @@ def open_pt2(
             warnings.simplefilter("ignore") # PyTorch's about its own format
             program = torch.export.load(io.BytesIO(content), extra_files=notes)
     except Exception as error: raise ValueError(f"{path} is no exported program: {first_line(error)}") from None
-    return json.loads(notes["dmgn.json"]), program.module()
+    run = program.module()
+    return json.loads(notes["dmgn.json"]), lambda image: run(image) # as a function: it refuses eval() and train()

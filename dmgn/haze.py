@@ -31,7 +31,7 @@ class HazeParameters:
     airlight: tuple[float, float, float] = (0.8, 0.8, 0.8)  # A: colour of infinitely thick haze, in [0, 1]
 
     def __post_init__(self):
-        if not self.beta >= 0 or not all(0 <= a <= 1 for a in self.airlight):
+        if not 0 <= self.beta < math.inf or not all(0 <= a <= 1 for a in self.airlight):
             raise ValueError(f"haze needs beta of at least 0 and airlight in [0, 1], not {self}")
 
 # %% ../nbs/12_haze.ipynb #c135

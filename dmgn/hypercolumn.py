@@ -198,7 +198,8 @@ def factorised_mix(
     sharp_weight, *tap_weights = weight.split([sharp.shape[1], *(tap.shape[1] for tap in taps[1:])], 1)
     with own_precision(sharp): padded = F.pad(sharp, (1, 1, 1, 1), mode="reflect")
     mixed = F.conv2d(padded, sharp_weight, bias)
-    add = add_tap if max(image.shape[-2:]) <= 256 else add_tap_by_slices # see "Linear in pixels"
+    free = any(isinstance(side, torch.SymInt) for side in image.shape[-2:]) # in a program for any size
+    add = add_tap_by_slices if free or max(image.shape[-2:]) > 256 else add_tap # see "Linear in pixels"
     for tap, tap_weight in zip(taps[1:], tap_weights): mixed = add(mixed, tap, tap_weight)
     return mixed
 

@@ -187,7 +187,8 @@ def add_veil(
     "What comes with streaks in real rain: haze, blur, uneven light"
     thickness, grey, blur, dark = torch.rand(4, generator=generator).tolist()
     uneven = smooth_depth(*background.shape[-2:], generator, 0, 1)
-    soft = gaussian_blur(streaks, [9, 9], [0.1 + 1.4 * blur ** 2]) * (1 - dark * uneven)
+    window = min(9, 2 * min(streaks.shape[-2:]) - 1)
+    soft = gaussian_blur(streaks, [window, window], [0.1 + 1.4 * blur ** 2]) * (1 - dark * uneven)
     depth = smooth_depth(*background.shape[-2:], generator, 0, 1)
     haze = HazeParameters(0.7 * thickness ** 2, (0.4 + 0.6 * grey,) * 3)
     hazy, light = add_haze(background, generator, depth, haze)

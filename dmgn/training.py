@@ -62,7 +62,7 @@ from dmgn.data import (
 from .files import first_line, written_whole
 from .images import show_images
 from .losses import LossWeights, PatchDiscriminator, discriminator_loss, hinge_loss, joint_loss
-from .metrics import psnr
+from .metrics import check_protocol, psnr
 from .model import DMGN, mask_names
 from .rain import MixedRain
 from .reflection import SYNTHESES
@@ -127,6 +127,11 @@ def check_config(
     counts = (config.batch, config.accumulate, config.validate_every, config.log_every)
     if min(counts) < 1 or (config.steps is not None and config.steps < 1):
         raise ValueError("TrainConfig: batch, accumulate, steps, validate_every and log_every must be at least 1")
+    if config.clip is not None and not config.clip > 0:
+        raise ValueError(f"TrainConfig: clip={config.clip}, expected a number above 0, or None")
+    if not 0 <= config.adversarial_from <= 1:
+        raise ValueError(f"TrainConfig: adversarial_from={config.adversarial_from}, expected a share from 0 to 1")
+    check_protocol(config.protocol)
     if not (config.epochs > 0 and config.learning_rate > 0):
         raise ValueError("TrainConfig: epochs and learning_rate must be above 0")
     if config.ema is not None and not 0 < config.ema < 1:
@@ -337,7 +342,8 @@ def synthetic_data(
         if name == "reflection" and synthesis != "wide": synthesise, alter = SYNTHESES[synthesis], None
         return SyntheticPairs(photographs, synthesise, transform, seed, depths, alter, clean_share, read)
 
-    return Mixture([(pairs(name), 1 / len(TASKS)) for name in TASKS], seed) if task == "any" else pairs(task)
+    if task != "any": return pairs(task)
+    return Mixture([(pairs(name), 1 / len(TASKS)) for name in TASKS], seed, stream=1) # it may be in another mixture
 
 # %% ../nbs/19_training.ipynb #n002
 def training_data(

@@ -36,7 +36,8 @@ def images_in(
     folder = Path(folder)
     if not folder.is_dir(): raise FileNotFoundError(f"no folder {folder}: expected one with photographs")
     everything = folder.rglob("*") if below else folder.iterdir()
-    files = (p for p in everything if not p.name.startswith(".") and p.is_file())
+    def hidden(path: Path) -> bool: return any(part.startswith(".") for part in path.relative_to(folder).parts)
+    files = (p for p in everything if not hidden(p) and p.is_file())
     found = sorted(filter(is_photograph, files))
     if not found:
         raise FileNotFoundError(f"no photographs in {folder}: expected {', '.join(sorted(IMAGE_SUFFIXES))} files")

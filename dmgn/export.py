@@ -126,6 +126,9 @@ def export(
 ) -> Path: # the file
     "Write a network as a program, whole or not at all"
     path = Path(path)
+    if not isinstance(network, DMGN):
+        file = getattr(network, "path", network)
+        raise ValueError(f"{file} is an exported file: expected a network, by its name or its folder")
     if path.suffix not in (".onnx", ".pt2") or (half and path.suffix == ".pt2"):
         raise ValueError(f"{path}: expected a name that ends in .onnx{'' if half else ' or .pt2'}")
     made = onnx_bytes(network, size, half) if path.suffix == ".onnx" else pt2_bytes(network, size)

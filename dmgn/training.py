@@ -132,8 +132,8 @@ def check_config(
     if not 0 <= config.adversarial_from <= 1:
         raise ValueError(f"TrainConfig: adversarial_from={config.adversarial_from}, expected a share from 0 to 1")
     check_protocol(config.protocol)
-    if not (config.epochs > 0 and config.learning_rate > 0):
-        raise ValueError("TrainConfig: epochs and learning_rate must be above 0")
+    if not (0 < config.epochs < math.inf and 0 < config.learning_rate < math.inf):
+        raise ValueError("TrainConfig: epochs and learning_rate must be above 0, and finite")
     if config.ema is not None and not 0 < config.ema < 1:
         raise ValueError(f"TrainConfig: ema={config.ema}, expected a number between 0 and 1, or None")
 

@@ -150,6 +150,10 @@ def check_shares(
     if given.pairs and len(given.pair_share) not in (1, len(given.pairs)):
         raise ValueError(f"{len(given.pair_share)} of --pair-share for {len(given.pairs)} of --pairs: "
                          "expected one each, or one for all")
+    if given.train_share and not sum(given.train_share) > 0:
+        raise ValueError("--train-share adds up to 0: expected more, or no --train")
+    if given.pairs and not given.train and not sum(given.pair_share) > 0:
+        raise ValueError("--pair-share adds up to 0: expected more where there is no --train")
     if given.pairs and given.train and sum(given.pair_share) > 1:
         raise ValueError(f"--pair-share adds up to {sum(given.pair_share):g}: expected at most 1")
 
@@ -205,7 +209,7 @@ def checked(
 
 # %% ../../nbs/22_train_command.ipynb #c023
 # what --allow-new-data allows
-DATA = ("train", "val", "pairs", "val_pairs", "suffixes", "streaks", "depth", "fingerprint")
+DATA = ("train", "val", "pairs", "val_pairs", "suffixes", "fingerprint") # not what makes the noise of validation
 
 def read_settings(
     out: Path, # folder of a run
@@ -334,6 +338,9 @@ def build_data(
     "The samples of a run; raises one line if a file is of no use"
     from dmgn.data import Mixture, PairedPhotographs, crops, read_pairs, size_of
     from dmgn.training import synthetic_data, validation_data
+    inputs = (folder for folder, _ in given.pairs)
+    for folder, left in [*zip(given.train, files.photographs), *zip(inputs, files.pairs)]:
+        if not left: raise ValueError(f"nothing in {folder} is left to train on, beside the validation set: add to it")
     transform, streaks = crops(given.crop, given.short_sides), files.streaks
     if not given.train_share: given = replace(given, train_share=tuple(map(len, files.photographs)))
     def synthetic(paths: list[Path]) -> Any:
@@ -496,7 +503,7 @@ Epochs = Annotated[float | None, option("Passes through the data.", default="100
 Batch = Annotated[int | None, option("Samples in each process at a time.", default="4", min=1)]
 Accumulate = Annotated[int | None, option("Batches in each update.", default="1", min=1)]
 LearningRate = Annotated[float | None, option("Adam's, at its highest.", default="2e-3 (small), 2e-4 (paper)")]
-Seed = Annotated[int, option("Of weights and samples.")]
+Seed = Annotated[int, option("Of weights and samples.", min=0, max=2**63 - 1)]
 Precision = Annotated[str | None, option("no, bf16 or fp16.", default="as accelerate is configured")]
 Critic = Annotated[str | None, option("The discriminator's loss: hinge, or paper for Eq. 14.", default="hinge (paper)")]
 Compile = Annotated[bool, option("Compile the network with torch.compile.", "--compile")]

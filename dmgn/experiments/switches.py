@@ -251,6 +251,7 @@ def trained_subjects(
             log = json.loads((folder / "log.json").read_text()) if (folder / "log.json").exists() else {"step": 0}
             if log["step"] == variant.training.steps:
                 found.append(Subject(variant.name, seed, folder / "best", "deraining"))
+    if not found: raise FileNotFoundError(f"no trained networks in {runs}: expected RUNS of table1-rain")
     return found
 
 # %% ../../nbs/experiments/17_switches.ipynb #w024b

@@ -118,6 +118,7 @@ def pt2_bytes(
         torch.export.save(as_program(network, size), buffer, extra_files=texts)
     return buffer.getvalue()
 
+# %% ../nbs/36_export.ipynb #e021x
 def export(
     network: DMGN, # stays as it is
     path: str | Path, # of a file that ends in .onnx or .pt2

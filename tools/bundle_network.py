@@ -55,8 +55,9 @@ WORDS = {
                   "like those of the wire mesh in rain100L's picture 24, it takes for rain. Where the noise is "
                   "known, the task's own network is the better choice; where it is not, look at the result, and "
                   "at `--strength 0.5`. It shares the limits of the others: sharp reflections stay, what thick "
-                  "haze has hidden does not come back, and drops on the lens are unknown to it. It learned for "
-                  "minutes: its validation PSNR was still rising when it ended."},
+                  "haze has hidden does not come back, and drops on the lens are unknown to it. A fault in how its "
+                  "sources were mixed, mended since, gave haze a fifth of the samples instead of a third. It learned "
+                  "for minutes: its validation PSNR was still rising when it ended."},
     "dehazing": {
         "removes": "haze",
         "validation": "synthetic haze as in training, on other photographs",

@@ -16,10 +16,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.transforms.v2.functional import gaussian_blur, pil_to_tensor
+from torchvision.transforms.v2.functional import pil_to_tensor
 
 from .files import read_rgb
 from .haze import HazeParameters, add_haze, smooth_depth
+from .reflection import blur
 from .synthesis import Scene, check_photograph
 
 # %% ../nbs/11_rain.ipynb #c074
@@ -185,10 +186,9 @@ def add_veil(
     generator: torch.Generator,  # source of randomness
 ) -> tuple[Tensor, Tensor]:  # mixture, and all light that was added (3, H, W), both in [0, 1]
     "What comes with streaks in real rain: haze, blur, uneven light"
-    thickness, grey, blur, dark = torch.rand(4, generator=generator).tolist()
+    thickness, grey, softness, dark = torch.rand(4, generator=generator).tolist()
     uneven = smooth_depth(*background.shape[-2:], generator, 0, 1)
-    window = min(9, 2 * min(streaks.shape[-2:]) - 1)
-    soft = gaussian_blur(streaks, [window, window], [0.1 + 1.4 * blur ** 2]) * (1 - dark * uneven)
+    soft = blur(streaks, 0.1 + 1.4 * softness ** 2, 9) * (1 - dark * uneven)
     depth = smooth_depth(*background.shape[-2:], generator, 0, 1)
     haze = HazeParameters(0.7 * thickness ** 2, (0.4 + 0.6 * grey,) * 3)
     hazy, light = add_haze(background, generator, depth, haze)

@@ -289,7 +289,6 @@ class Bench:
         "What has changed, the restored photograph, and the score"
         return self.shown_with_change(restored), self.text(what, restored)
 
-
 # %% ../../nbs/experiments/20_figures.ipynb #h027
 SETTINGS: dict[str, Replacement] = {"own": lambda given, out: out, "0": everywhere(0), "its mean": its_mean,
                                     "1": everywhere(1)}

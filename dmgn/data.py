@@ -24,7 +24,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2.functional import center_crop, pil_to_tensor
 from tqdm import tqdm
 
-from .files import IMAGE_SUFFIXES, is_photograph, open_photograph, read_rgb
+from .files import IMAGE_SUFFIXES, hidden, is_photograph, open_photograph, read_rgb
 from .synthesis import Scene, Synthesiser
 
 # %% ../nbs/13_data.ipynb #c007
@@ -36,8 +36,7 @@ def images_in(
     folder = Path(folder)
     if not folder.is_dir(): raise FileNotFoundError(f"no folder {folder}: expected one with photographs")
     everything = folder.rglob("*") if below else folder.iterdir()
-    def hidden(path: Path) -> bool: return any(part.startswith(".") for part in path.relative_to(folder).parts)
-    files = (p for p in everything if not hidden(p) and p.is_file())
+    files = (p for p in everything if not hidden(p, folder) and p.is_file())
     found = sorted(filter(is_photograph, files))
     if not found:
         raise FileNotFoundError(f"no photographs in {folder}: expected {', '.join(sorted(IMAGE_SUFFIXES))} files")

@@ -144,6 +144,7 @@ class ExportedNetwork(nn.Module):
     ):
         super().__init__()
         self.path = Path(path)
+        if not self.path.is_file(): raise FileNotFoundError(f"no file {path}: expected an exported network")
         found, self.run = open_onnx(self.path) if self.path.suffix == ".onnx" else open_pt2(self.path)
         if found.get("made by") != "dmgn": raise ValueError(f"{path} was not exported by dmgn")
         self.names, self.size = json.loads(found["outputs"]), json.loads(found["size"])
@@ -171,7 +172,6 @@ def open_onnx(
 ) -> tuple[dict[str, str], Any]: # its papers; what runs it
     "An ONNX file; raises a ValueError if onnxruntime is missing or the file is none"
     if not find_spec("onnxruntime"): raise ValueError("an ONNX file needs one more package: pip install onnxruntime")
-    if not path.is_file(): raise FileNotFoundError(f"no file {path}")
     import onnxruntime
     try: session = onnxruntime.InferenceSession(path)
     except Exception as error: raise ValueError(f"{path} is no ONNX file: {first_line(error)}") from None

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['PACKAGE', 'PRETRAINED', 'EXAMPLES', 'FORMATS', 'IMAGE_SUFFIXES', 'MAX_PIXELS', 'LOCK', 'LIMITS', 'RAW_SUFFIXES',
            'RAW_TAGS', 'RAW', 'first_line', 'unreadable', 'without_limit', 'has_raw_tags', 'is_raw', 'is_photograph',
-           'why_unknown', 'open_file', 'check_pixels', 'open_photograph', 'read_rgb', 'check_plain', 'written_whole',
-           'sha256']
+           'hidden', 'why_unknown', 'open_file', 'check_pixels', 'open_photograph', 'read_rgb', 'check_plain',
+           'written_whole', 'sha256']
 
 # %% ../nbs/26_files.ipynb #imports
 import hashlib
@@ -103,6 +103,14 @@ def is_photograph(
     try:
         with without_limit(), path.open("rb") as file, Image.open(file, formats=formats): return True
     except Exception: return False
+
+# %% ../nbs/26_files.ipynb #hidden1
+def hidden(
+    path: Path, # of a file
+    folder: Path, # above it
+) -> bool: # by a dot before its name, or that of a folder between
+    "Is it one of the files that systems keep for themselves, as thumbnails?"
+    return any(part.startswith(".") for part in path.relative_to(folder).parts)
 
 # %% ../nbs/26_files.ipynb #fmt6
 def why_unknown(

@@ -252,7 +252,8 @@ def belongings_for(
     info = original.info
     kept = {name: info[name] for name in ("exif", "dpi", "icc_profile") if info.get(name)}
     turned_grey = image.mode == "L" and original.mode not in ("1", "L", "LA", "La", "P")
-    if original.mode in ("CMYK", "LAB") or turned_grey: kept.pop("icc_profile", None)
+    turned_colour = image.mode.startswith("RGB") and kept.get("icc_profile", b"")[16:20] == b"GRAY"
+    if original.mode in ("CMYK", "LAB") or turned_grey or turned_colour: kept.pop("icc_profile", None)
     if kind == "PNG": return kept | {"pnginfo": png_texts(info)}
     if kind == "TIFF": return kept | {"exif": tiff_tags(info)}
     comment = info.get("comment") or info.get("texts", {}).get("Comment")

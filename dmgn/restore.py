@@ -68,7 +68,9 @@ def from_array(
     if not (shaped and (array.dtype in (np.uint8, np.uint16) or array.dtype.kind == "f")):
         raise ValueError("an array must be uint8, uint16 or floats of shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), "
                          f"not {array.dtype} of {array.shape}")
-    if array.dtype.kind == "f": array = in_unit_range(array, value_range, "an array of floats") * 255
+    if array.dtype.kind == "f":
+        array = array.astype(np.promote_types(array.dtype, np.float32), copy=False) # 16 bits are too few for 255 levels
+        array = in_unit_range(array, value_range, "an array of floats") * 255
     elif array.dtype == np.uint16 and array.ndim == 3: array = array / 257
     if array.dtype.kind == "f": array = array.round().astype(np.uint8)
     return Image.fromarray(np.ascontiguousarray(array))

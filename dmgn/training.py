@@ -269,7 +269,8 @@ def update(
     "Gradients and, once enough batches are accumulated, one step of Adam"
     run.accelerator.backward(finite_sum(terms, run.progress["step"]))
     if run.accelerator.sync_gradients and run.config.clip:
-        run.accelerator.clip_grad_norm_(run.networks[name].parameters(), run.config.clip)
+        run.accelerator.unscale_gradients(run.optimizers[name]) # and not what the other network has accumulated
+        nn.utils.clip_grad_norm_(run.networks[name].parameters(), run.config.clip)
     run.optimizers[name].step()
     run.optimizers[name].zero_grad()
 
@@ -611,8 +612,10 @@ def write_log(
     run: Run, # whose progress is written
     out: Path, # folder of the run
 ) -> None:
-    "Write log.json"
-    with written_whole(out / "log.json") as partial: partial.write_text(json.dumps(run.progress))
+    "Write log.json; best is null before the first validation"
+    best = run.progress["best"] if math.isfinite(run.progress["best"]) else None # JSON has no infinity
+    text = json.dumps(run.progress | {"best": best}, allow_nan=False)
+    with written_whole(out / "log.json") as partial: partial.write_text(text)
 
 def continue_run(
     run: Run, # at its beginning
@@ -828,6 +831,7 @@ def train(
     out: str | Path, # folder of the run: best, checkpoint.pt, train.json, log.json, samples, the tracker's files
     config: TrainConfig = TrainConfig(), # the rest
     resume: bool = False, # continue the run in out?
+    started: Callable[[], None] = lambda: None, # called by the first process before the first step
 ) -> dict[str, Any]: # progress: step, steps, samples, seconds, best validation PSNR, log, skipped
     "Train, validate, keep the best weights, and a checkpoint to resume from"
     check_main_guard()
@@ -836,6 +840,7 @@ def train(
     lock = locked(out) if this_process().is_main_process else nullcontext()
     with lock, explained(out), noted(signal.SIGTERM) as came:
         run = start_run(model, data, out, config, resume)
+        if run.accelerator.is_main_process: started()
         try: take_steps(run, data, validation, out, came)
         finally:
             for tracker in run.accelerator.trackers: tracker.finish()

@@ -636,6 +636,13 @@ def test_r09_other_data_are_refused_unless_they_are_allowed(
     result = run(*trainable, "--train", sunny, "-o", "run", "--resume", "--allow-new-data")
     assert result.exit_code == 0, result.output
     assert validated[0] == validated[-1], "other pictures are validated than before"
+    kept = Path("run/data.json").read_text()
+    (sunny / "000.png").write_bytes(content)
+    again = (*trainable, "--train", sunny, "-o", "run", "--resume", "--allow-new-data")
+    assert refused(run(*again, "--steps", 1), "taken 2 steps already")
+    assert Path("run/data.json").read_text() == kept, "a run that was refused has changed what it was trained on"
+    validated[0][0].unlink()
+    assert refused(run(*again), "put it back")
 
 
 # 10. Upper bounds

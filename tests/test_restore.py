@@ -16,8 +16,10 @@ from dmgn.files import EXAMPLES, PRETRAINED
 from dmgn.images import example, to_tensor
 from dmgn.metrics import psnr
 from dmgn.model import DMGN, mask_names
+from dmgn.photographs import belongings_for
 from dmgn.restore import (
     as_photograph,
+    from_array,
     load_network,
     on_whole_blocks,
     pick_tile,
@@ -135,6 +137,18 @@ def test_formats_keep_exif_and_profile(network: DMGN, photograph: Image.Image, t
         assert after.info.get("icc_profile") == before.info.get("icc_profile")
         assert after.size == ((24, 37) if ORIENTATION in before.getexif() else (37, 24))
     assert [p.name for p in target.parent.iterdir()] == [name]
+
+
+def test_a_colour_picture_gets_no_profile_of_grey(photograph: Image.Image):
+    grey = photograph.convert("L")
+    grey.info["icc_profile"] = b"...a profile's size"[:16] + b"GRAY" + b" and more"
+    assert belongings_for("TIFF", photograph.convert("RGB"), grey).get("icc_profile") is None
+    assert belongings_for("TIFF", grey, grey)["icc_profile"] == grey.info["icc_profile"]
+
+
+def test_floats_of_16_bits_become_the_levels_that_those_of_64_become():
+    halves = np.linspace(0, 1, 4096).reshape(64, 64).astype(np.float16)
+    assert np.array_equal(from_array(halves), from_array(halves.astype(np.float64)))
 
 
 def with_thumbnail(exif: bytes, thumbnail: bytes) -> bytes:

@@ -1,4 +1,5 @@
 "Runs that are killed, shared between processes, out of disk space, or broken."
+import json
 import os
 import random
 import socket
@@ -13,7 +14,7 @@ import pytest
 import torch
 
 import small_run
-from dmgn.training import Run, load_checkpoint, make_accelerator, save_checkpoint, train
+from dmgn.training import Run, load_checkpoint, make_accelerator, save_checkpoint, train, update, write_log
 
 SCRIPT = Path(small_run.__file__)
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -116,3 +117,19 @@ def test_mixed_precision_and_accumulation_train(tmp_path: Path):
     progress = checkpoint(tmp_path)["progress"]
     assert (progress["step"], progress["samples"]) == (2, 8)
     assert all(p.isfinite().all() and p.dtype == torch.float32 for p in model.parameters())
+
+
+def test_clipping_one_network_leaves_what_the_other_accumulates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    settings, unscaled = small_run.config(clip=0.01, accumulate=2), []
+    run = Run(small_run.network(), settings, 8, make_accelerator(settings, tmp_path))
+    monkeypatch.setattr(run.accelerator, "unscale_gradients", lambda optimizer=None: unscaled.append(optimizer))
+    weights = [*run.networks["discriminator"].parameters()]
+    update(run, "discriminator", {"discriminator": sum(weight.square().sum() for weight in weights)})
+    assert unscaled == [run.optimizers["discriminator"]]
+
+
+def test_log_is_json_before_the_first_validation(tmp_path: Path):
+    settings = small_run.config()
+    write_log(Run(small_run.network(), settings, 8, make_accelerator(settings, tmp_path)), tmp_path)
+    def forbidden(word: str): raise ValueError(word)
+    assert json.loads((tmp_path/"log.json").read_text(), parse_constant=forbidden)["best"] is None

@@ -88,8 +88,8 @@ MemoryLimit = Annotated[float, typer.Option(help="GiB that a measurement may tak
 @measure_app.command("table3")
 def measure_table3(
     out: ResultFile,  # result file
-    side: Annotated[list[int] | None, typer.Option(help="Side of a square image; repeatable. [default: 128 to 1024]",
-                                                   show_default=False)] = None,
+    side: Annotated[list[int] | None, typer.Option(min=16, help="Side of a square image; repeatable. "
+                                                   "[default: 128 to 1024]", show_default=False)] = None,
     device: MeasuringDevice = "cpu",  # where to run
     memory: MemoryLimit = 24.0,  # GiB
 ) -> None:

@@ -59,6 +59,7 @@ class OneLineErrors(TyperGroup):
         escape_foreign_letters()
         try:
             with notes(): return super().invoke(ctx)
+        except BrokenPipeError: raise # the reader has seen enough, as `head` does: Typer ends without a word
         except (ValueError, OSError, FloatingPointError, MemoryError) as error: message = one_line(error)
         except RuntimeError as error: # PyTorch's
             if not any(words in str(error) for words in ("out of memory", "allocate memory")): raise

@@ -9,7 +9,7 @@ __all__ = ['DATA', 'FOLDERS', 'Task', 'Train', 'TrainShare', 'Val', 'Pairs', 'Va
            'NewData', 'NoCheck', 'ValidateEvery', 'SaveMinutes', 'Workers', 'Tracker', 'images_below', 'without_copies',
            'split_photographs', 'pairs_below', 'split_pairs', 'Given', 'check_shares', 'located', 'settled', 'checked',
            'read_settings', 'record_settings', 'RunFiles', 'kept_validation', 'find_files', 'leave_out_leaks',
-           'fingerprint', 'check_photographs', 'build_data', 'build_network', 'check_out', 'start_record', 'skipped',
+           'fingerprint', 'check_photographs', 'build_data', 'build_network', 'check_out', 'settings_of', 'skipped',
            'run_training', 'option', 'RepeatedPairs', 'two_by_two', 'train_network']
 
 # %% ../../nbs/22_train_command.ipynb #c002
@@ -193,6 +193,7 @@ def checked(
     if not (given.train or given.pairs):
         raise ValueError("nothing to train on: give --train, a folder of clean photographs, or --pairs, two folders")
     if given.depth and not given.train: raise ValueError("--depth belongs to --train: pairs have their haze already")
+    if given.depth and task not in ("dehazing", "any"): raise ValueError("--depth belongs to haze: --task dehazing")
     if given.streaks and task not in ("deraining", "any"):
         raise ValueError("--streaks belongs to rain: --task deraining")
     check_shares(given)
@@ -228,6 +229,7 @@ def record_settings(
     out: Path, # folder of the run
     resume: bool, # must they be those of before?
     new_data: bool = False, # even if the data are others?
+    write: bool = True, # or only look?
 ) -> None:
     "Write data.json, what the run is trained on; raise one line if a resumed run was started with something else"
     from dmgn.files import written_whole
@@ -238,6 +240,7 @@ def record_settings(
         what = f"{name}={before[name]}, not {value}" if name != "fingerprint" else "other files in these folders"
         allow = ", or go on with new data by --allow-new-data" if name in DATA else ""
         raise ValueError(f"{out} was started with {what}: resume it with the same{allow}")
+    if not write: return
     out.mkdir(parents=True, exist_ok=True)
     with written_whole(out / "data.json") as partial: partial.write_text(json.dumps(before | settings, indent=2))
 
@@ -272,10 +275,13 @@ def kept_validation(
     "What a run that is continued is validated on"
     settings = read_settings(out)
     if "validation" not in settings: return None, None
-    try: return [*map(Path, settings["validation"])], [(Path(a), Path(b)) for a, b in settings["validation_pairs"]]
+    try: kept = [*map(Path, settings["validation"])], [(Path(a), Path(b)) for a, b in settings["validation_pairs"]]
     except (KeyError, TypeError, ValueError):
         raise ValueError(f"{out / 'data.json'} has no list of validation photographs: delete it to go on without "
                          "that check") from None
+    for path in chain(kept[0], *kept[1]):
+        if not path.exists(): raise FileNotFoundError(f"{path} is gone, which {out} was validated on: put it back")
+    return kept
 
 # %% ../../nbs/22_train_command.ipynb #n006
 def find_files(
@@ -383,20 +389,13 @@ def check_out(
         raise FileExistsError(f"{out} holds a run already: resume it, or choose another folder")
 
 # %% ../../nbs/22_train_command.ipynb #h013
-def start_record(
+def settings_of(
     given: Given, # checked
     files: RunFiles, # that it will be trained and validated on
-    out: Path, # folder of the run
-    resume: bool, # continue what is there?
-    new_data: bool, # even with other data?
-) -> None:
-    "Write what the run is trained on to its folder, unless another training uses it"
-    from dmgn.training import locked
-    found = {"fingerprint": fingerprint(given, files), "validation": files.validation,
-             "validation_pairs": files.validation_pairs}
-    with locked(out):
-        check_out(out, resume)
-        record_settings(asdict(given) | found, out, resume, new_data)
+) -> dict[str, Any]: # for data.json
+    "What a run is trained on"
+    return asdict(given) | {"fingerprint": fingerprint(given, files), "validation": files.validation,
+                            "validation_pairs": files.validation_pairs}
 
 def skipped(
     progress: dict[str, Any], # see train
@@ -425,10 +424,16 @@ def run_training(
     if main and check: check_photographs(files)
     files = leave_out_leaks(files)
     data, validation = build_data(given, files, config.seed)
+    record = partial(record_settings, settings_of(given, files) if main else {}, out, resume, new_data)
     if main:
-        start_record(given, files, out, resume, new_data)
+        check_out(out, resume)
+        record(write=False)
+
+    def started() -> None:
+        record()
         typer.echo(f"{'Continuing' if begun else 'Starting'} in {out}: {files}")
-    progress = train(network, data, validation, out, config, resume)
+
+    progress = train(network, data, validation, out, config, resume, started)
     if main: typer.echo(f"Done: validation PSNR {progress['best']:.2f} dB; the network is in {out / 'best'}")
     if progress["skipped"]: typer.echo(skipped(progress), err=True)
     this_process().destroy_process_group()

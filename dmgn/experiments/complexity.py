@@ -31,6 +31,7 @@ from ..config import DMGNConfig
 from .results import add_result, environment, read_results
 from ..hypercolumn import Hypercolumn, plain_mix
 from ..model import DMGN
+from ..restore import pick_device
 from ..training import Run, make_accelerator, make_config, make_network, steps_left
 
 # %% ../../nbs/experiments/04_table3_complexity.ipynb #c007
@@ -232,6 +233,7 @@ def measure_missing(
     gib: float = 24.0, # memory that may be used
 ) -> None:
     "Measure what the file lacks, and say what does not fit into memory"
+    pick_device(device)
     for variant, side in sorted(jobs, key=lambda job: job[1]):
         known = latest(read_results(out), experiment, variant, device)
         if "seconds" in known.get(side, {}): continue

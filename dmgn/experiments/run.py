@@ -36,7 +36,7 @@ from ..data import check_room, crops, depths_in, hold_out, images_in, pairs_in, 
 from . import classical
 from .definitions import CLASSICAL, DataConfig, Experiment, Variant
 from .results import add_result, environment, processor, read_results
-from ..files import PRETRAINED, sha256, written_whole
+from ..files import PRETRAINED, hidden, sha256, written_whole
 from ..images import to_pil
 from ..leaks import without_leaks
 from ..metrics import Score, evaluate_pair, evaluate_pairs, mean_of
@@ -141,7 +141,7 @@ def fingerprint(
     folder: Path, # that exists
 ) -> str: # 64 hexadecimal digits
     "SHA-256 of the list of all files below and their SHA-256"
-    paths = [path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")]
+    paths = [path for path in folder.rglob("*") if path.is_file() and not hidden(path, folder)]
     files = {path.relative_to(folder).as_posix(): path for path in paths}
     lines = [f"{sha256(files[name])}  {name}\n" for name in sorted(files)]
     return hashlib.sha256("".join(lines).encode()).hexdigest()

@@ -175,7 +175,7 @@ NOISY = 10 / 255 # a pixel is noise if its values are changed by more than ten g
 def numbers_of(
     network: DMGN, # that was watched
     seen: Watched, # on a picture
-    noise: Tensor, # (1, 1, H, W), |I - J|, 1 for black that turned white
+    noise: Tensor, # (1, 1, H, W), |I - B_GT|, 1 for black that turned white
 ) -> dict[str, Any]: # by name
     "What the parts made of one picture"
     cells, noise_map = mask_names(network.config), seen.output.noise_distribution_map

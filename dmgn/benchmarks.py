@@ -66,7 +66,11 @@ def benchmark_folder(
     row, root = benchmark(name), Path(root)
     if not root.is_dir():
         raise FileNotFoundError(f"no folder {root}: expected {row.tree}; where to get {name}: {row.source}")
-    return next(folder for below in (name, *row.folders, ".") if (folder := root / below).is_dir())
+    own = next((folder for below in (name, *row.folders) if (folder := root / below).is_dir()), root)
+    known = {below for each in BENCHMARKS.values() for below in (each.name, *each.folders)}
+    if own != root or not (others := sorted(below for below in known if (root / below).is_dir())): return own
+    raise FileNotFoundError(f"no folder {name} in {root}, which holds {others[0]} and is not laid out as {name}: "
+                            f"expected one with {row.tree}; source: {row.source}")
 
 # %% ../nbs/14_benchmarks.ipynb #c023
 def pictures_below(
@@ -86,7 +90,7 @@ def in_order(
     text: str,  # a path
 ) -> list[tuple[bool, int, str]]:  # to sort by
     "A key that sorts by the numbers in a name"
-    return [(part.isdigit(), int(part) if part.isdigit() else 0, part) for part in re.split(r"(\d+)", text)]
+    return [(part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in re.split(r"(\d+)", text)]
 
 # %% ../nbs/14_benchmarks.ipynb #c026
 def matched(

@@ -41,7 +41,7 @@ class Images(nn.Module):
 
     def names(self) -> list[str]: # of DMGNOutput
         "What is returned, in order"
-        out = self.network(torch.zeros(1, 3, 64, 64))
+        out = self.network(torch.zeros(1, 3, 64, 64, device=next(self.network.parameters()).device))
         return [name for name, part in zip(DMGNOutput._fields[:5], out) if part is not None]
 
 # %% ../nbs/36_export.ipynb #e014

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['PACKAGE', 'PRETRAINED', 'EXAMPLES', 'FORMATS', 'IMAGE_SUFFIXES', 'MAX_PIXELS', 'LOCK', 'LIMITS', 'RAW_SUFFIXES',
-           'RAW_TAGS', 'RAW', 'first_line', 'unreadable', 'without_limit', 'has_raw_tags', 'is_raw', 'is_photograph',
-           'hidden', 'why_unknown', 'open_file', 'check_pixels', 'open_photograph', 'read_rgb', 'check_plain',
-           'written_whole', 'sha256']
+           'RAW_TAGS', 'RAW', 'first_line', 'BrokenPhotograph', 'unreadable', 'without_limit', 'has_raw_tags', 'is_raw',
+           'is_photograph', 'hidden', 'why_unknown', 'open_file', 'check_pixels', 'open_photograph', 'read_rgb',
+           'check_plain', 'written_whole', 'sha256']
 
 # %% ../nbs/26_files.ipynb #imports
 import hashlib
@@ -40,6 +40,9 @@ def first_line(
     return " ".join(str(error).split())[:200] or type(error).__name__
 
 # %% ../nbs/26_files.ipynb #h001
+class BrokenPhotograph(ValueError):
+    "A photograph, depth map or layer of rain that cannot be read, or no longer"
+
 def unreadable(
     name: object, # of the file
     reason: str, # in one line

@@ -98,5 +98,5 @@ def without_leaks(
 ) -> list[tuple[Path, Path]]: # those that show other scenes
     "Leave out pairs that show a held-out scene"
     if not (pairs and held_out): return pairs
-    known = {leak[0] for leak in find_leaks([target for _, target in pairs], held_out)}
+    known = {leak[0] for leak in find_leaks([*dict.fromkeys(target for _, target in pairs)], held_out)}
     return [pair for pair in pairs if pair[1] not in known]

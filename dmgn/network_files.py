@@ -55,7 +55,7 @@ def network_folder(
     "Where a network is; raises one line if the name can be no network's"
     path = Path(name_or_path)
     if path.name == "model.safetensors" and path.is_file(): return path.parent
-    for place in (PRETRAINED / path, path):
+    for place in (PRETRAINED / path, path) if str(path) in bundled() else (path,):
         if folder := saved_network(place): return folder
     of_hub = isinstance(name_or_path, str) and re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name_or_path)
     if of_hub and not path.exists(): return None

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms.v2.functional import pil_to_tensor
 
-from .files import read_rgb
+from .files import BrokenPhotograph, first_line, read_rgb
 from .haze import HazeParameters, add_haze, smooth_depth
 from .reflection import blur
 from .synthesis import Scene, check_photograph
@@ -201,7 +201,8 @@ def read_streaks(
     floor: int = 4,  # grey levels that are taken for noise
 ) -> Tensor:  # (1, H, W), bytes
     "Streaks of rain from a file"
-    grey = pil_to_tensor(read_rgb(path).convert("L"))
+    try: grey = pil_to_tensor(read_rgb(path).convert("L"))
+    except (ValueError, OSError) as error: raise BrokenPhotograph(first_line(error)) from None
     return grey - grey.clamp(max=floor)
 
 def cut_streaks(

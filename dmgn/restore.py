@@ -252,8 +252,9 @@ def tiles_at_once(
     network: Any, # a DMGN, or an exported program
     device: torch.device, # of the network
 ) -> int: # tiles
-    "Several on a GPU, which one does not keep busy; one where the noise map looks at all that come together"
-    return 4 if device.type == "cuda" and network.config.ndm != "released" else 1
+    "Several on a GPU, which one does not keep busy; one where a program takes no more, or a noise map sees all of them"
+    several = isinstance(network, DMGN) and network.config.ndm != "released"
+    return 4 if several and device.type == "cuda" else 1
 
 
 # %% ../nbs/20_restore.ipynb #rows1b

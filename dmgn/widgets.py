@@ -134,7 +134,8 @@ def show_restoration(
 ) -> BeforeAfter:  # in a notebook, two pictures and a slider
     "A photograph and its restoration with a slider between them"
     pair = (result.image, result.background) if isinstance(result, Restoration) else result
-    return BeforeAfter(*pair, labels, alt, width)
+    before, after = map(eight_bits, pair)
+    return BeforeAfter(before, after, labels, alt, width)
 
 # %% ../nbs/24_widgets.ipynb #c018
 class Slider(NamedTuple):
@@ -361,7 +362,7 @@ def as_layer(
     size: tuple[int, int],  # width and height of the photograph
 ) -> Image.Image:  # RGB
     "A picture of a part of a restoration; maps in colour, stretched"
-    if isinstance(part, Image.Image): return part.convert("RGB").resize(size)
+    if isinstance(part, Image.Image): return eight_bits(part).convert("RGB").resize(size)
     low, high = part.min(), part.max()
     stretched = ((part[0, 0] - low) / (high - low).clamp(min=1e-6)).numpy()
     return Image.fromarray((colormaps["viridis"](stretched)[..., :3] * 255).round().astype(np.uint8)).resize(size)
@@ -391,7 +392,7 @@ def noise_layers(
 ) -> Explorer:  # of layer and opacity
     "The mixture, its noise image and its noise distribution map, and any of them laid over the mixture"
     if not isinstance(result, Restoration): result = restore(small_photograph(result), **options)
-    parts, photograph = layers_of(result), result.image.convert("RGB")
+    parts, photograph = layers_of(result), eight_bits(result.image).convert("RGB")
     pictures = {name: as_layer(part, photograph.size) for name, part in parts.items()}
     shown = [name for name in ("noise image", "noise map") if name in parts]
     def draw(layer: str, opacity: float) -> Image.Image:

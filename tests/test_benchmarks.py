@@ -144,6 +144,24 @@ def test_real20_is_not_taken_for_the_same_pictures_at_another_size(tmp_path: Pat
     with pytest.raises(FileNotFoundError, match="not laid out as real20"): benchmark_pairs("real20", tmp_path)
 
 
+def test_a_test_set_is_not_taken_for_another_beside_it(tmp_path: Path):
+    make(tmp_path, "PostcardDataset/1/m.png", "PostcardDataset/1/g.png")
+    assert len(benchmark_pairs("postcard", tmp_path)) == 1
+    with pytest.raises(FileNotFoundError, match=r"no folder solid in .*, which holds PostcardDataset"):
+        benchmark_pairs("solid", tmp_path)
+
+
+def test_ceilnets_two_sets_lie_side_by_side(tmp_path: Path):
+    synthetic = "CEILNet/testdata_reflection_synthetic_table2/1"
+    make(tmp_path, f"{synthetic}-input.png", f"{synthetic}-label1.png", "CEILNet/testdata_reflection_real/9-input.png")
+    assert [a.stem for a, _ in benchmark_pairs("ceilnet_table2", tmp_path)] == ["1-input"]
+
+
+def test_raised_digits_are_no_numbers(tmp_path: Path):
+    make(tmp_path, *(f"{folder}/{name}.png" for folder in ("input", "target") for name in ("x1²", "x1")))
+    assert len(benchmark_pairs("gt_rain_dev", tmp_path)) == 2
+
+
 def test_the_list_leads_to_files_that_the_reader_finds(tmp_path: Path):
     for name in ("real20", "nature20", "rain100L", "rain100H", "ceilnet_table2", "ceilnet_real", "bsds500", "kodak24"):
         make(tmp_path / name, *known_files(name))

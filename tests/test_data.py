@@ -1,12 +1,28 @@
 "Data sets of photographs that are not in the package, and a worker that does not inherit memory."
 from pathlib import Path
 
+import pytest
 import torch
+from PIL import Image
 from torch.utils.data import DataLoader
 
-from dmgn.data import PairedFolder, PairedPhotographs, SyntheticPairs, crops, depths_in, images_in, read_depth
-from dmgn.files import EXAMPLES
+from dmgn.data import (
+    PairedFolder,
+    PairedPhotographs,
+    SyntheticPairs,
+    crops,
+    depths_in,
+    images_in,
+    read_bytes,
+    read_depth,
+    size_of,
+)
+from dmgn.experiments.definitions import DataConfig
+from dmgn.experiments.run import find_pairs
+from dmgn.files import EXAMPLES, BrokenPhotograph, read_rgb
 from dmgn.haze import middlebury_scenes, write_depths
+from dmgn.images import to_pil
+from dmgn.rain import read_streaks
 from dmgn.tasks import TASKS
 
 def test_middlebury_in_all_its_layouts(shared, tmp_path: Path):
@@ -38,3 +54,27 @@ def test_a_worker_that_inherits_nothing_gives_the_same_samples():
     here = torch.stack([data[i][0] for i in range(6)])
     loader = DataLoader(data, 3, sampler=range(6), num_workers=1, multiprocessing_context="spawn")
     assert torch.cat([batch[0] for batch in loader]).equal(here)
+
+
+def test_an_orientation_in_xmp_turns_the_size_as_it_turns_the_photograph(tmp_path: Path):
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">' \
+          b'<rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"/></rdf:RDF></x:xmpmeta>'
+    Image.new("RGB", (40, 20)).save(path := tmp_path / "a.jpg", xmp=xmp)
+    assert size_of(path) == read_rgb(path).size == (20, 40)
+
+
+def test_a_layer_of_rain_or_a_depth_map_that_breaks_is_skipped_like_a_photograph(tmp_path: Path):
+    (broken := tmp_path / "a.png").write_text("rain")
+    for read in (read_bytes, read_streaks, read_depth):
+        with pytest.raises(BrokenPhotograph, match=r"a\.png"): read(broken)
+
+
+def test_scenes_that_are_held_out_are_not_trained_on_under_another_name(tmp_path: Path):
+    for folder in ("rainy", "clean"): (tmp_path / folder).mkdir()
+    for n in range(6):
+        scene = torch.nn.functional.interpolate(torch.rand(1, 3, 6, 8, generator=torch.manual_seed(n)), scale_factor=12)
+        for copy in "abc":
+            for folder in ("rainy", "clean"): to_pil(scene * 2 - 1).save(tmp_path / folder / f"{copy}{n}.png")
+    train, validation, test = find_pairs(DataConfig(pairs=("rainy", "clean"), test_pictures=2), tmp_path, [])
+    held_out = {target.stem[1:] for _, target in validation + test}
+    assert train and held_out and not held_out & {target.stem[1:] for _, target in train}

@@ -205,6 +205,12 @@ def test_r01_a_network_with_its_checksum_is_loaded_as_it_was(folder: Path, netwo
     assert (folder / "model.safetensors.sha256").exists() and same_weights(DMGN.from_pretrained(folder), network)
 
 
+def test_r01_a_dot_is_the_folder_one_is_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    small_run.network().save_pretrained(tmp_path / "run" / "best")
+    monkeypatch.chdir(tmp_path / "run" / "best")
+    for name in (".", ".."): assert DMGN.from_pretrained(name).config.width == 4
+
+
 def test_r01_one_flipped_bit_is_refused(folder: Path):
     data = bytearray((folder / "model.safetensors").read_bytes())
     data[-100] ^= 1

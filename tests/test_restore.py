@@ -18,6 +18,7 @@ from dmgn.metrics import psnr
 from dmgn.model import DMGN, mask_names
 from dmgn.photographs import belongings_for
 from dmgn.restore import (
+    Restoration,
     as_photograph,
     from_array,
     load_network,
@@ -30,6 +31,7 @@ from dmgn.restore import (
     tile_weights,
 )
 from dmgn.tasks import TASKS, find_task
+from dmgn.widgets import as_layer, show_restoration
 
 ROOT = Path(__file__).resolve().parents[1]
 BUNDLED = pytest.mark.skipif(not (PRETRAINED / "small-deraining/config.json").is_file(), reason="no bundled network")
@@ -144,6 +146,12 @@ def test_a_colour_picture_gets_no_profile_of_grey(photograph: Image.Image):
     grey.info["icc_profile"] = b"...a profile's size"[:16] + b"GRAY" + b" and more"
     assert belongings_for("TIFF", photograph.convert("RGB"), grey).get("icc_profile") is None
     assert belongings_for("TIFF", grey, grey)["icc_profile"] == grey.info["icc_profile"]
+
+
+def test_pictures_of_16_bits_are_shown_as_bright_as_they_are():
+    grey = Image.fromarray(np.full((32, 32), 20000, np.uint16))
+    shown = show_restoration(Restoration(grey, grey, None, None, None, None, {}))
+    assert np.asarray(shown.before).max() == np.asarray(as_layer(grey, (32, 32))).max() == 78
 
 
 def test_floats_of_16_bits_become_the_levels_that_those_of_64_become():

@@ -44,7 +44,8 @@ def table_after_running(
     from dmgn.experiments.results import results_table
     from dmgn.experiments.run import run_experiment
     records = run_experiment(chosen, out, data, device, vgg, only, typer.echo)
-    return repr(results_table(records, [variant.name for variant in chosen.variants], chosen.test_sets))
+    rows = list(dict.fromkeys(variant.name for variant in chosen.variants))
+    return repr(results_table(records, rows, chosen.test_sets))
 
 # %% ../../nbs/32_experiment_command.ipynb #c006
 def run_named_experiment(

@@ -49,6 +49,7 @@ from .run import origin
 from ..files import EXAMPLES, PACKAGE, first_line, read_rgb, written_whole
 from ..hypercolumn import TAP_LAYERS, read_vgg
 from ..inference import computes_bfloat16, prepared
+from ..leaks import without_leaks
 from ..model import DMGN
 from ..released import procedural_weights
 from ..report import Table
@@ -125,9 +126,10 @@ def run_piece(
 ) -> None:
     "Do what is left of a piece while there is time"
     record, here, end = read_piece(piece.name, out), environment(device), time.monotonic() + seconds
-    there = record.setdefault("environment", here)["device"]
-    if there != here["device"]:
-        raise ValueError(f"{out} holds results of {there}, not {here['device']}: choose another --out")
+    there = record.setdefault("environment", here)
+    for what in ("device", "torch"):
+        if there[what] == here[what]: continue
+        raise ValueError(f"{out} holds results of {what} {there[what]}, not {here[what]}: choose another --out")
     for job in left_of(piece, record, device):
         if time.monotonic() >= end: break
         row = attempt(piece, job, device, end - time.monotonic())
@@ -353,7 +355,8 @@ def samples_of(
     training, kept = hold_out(photographs, min(8, len(photographs) // 3))
     crop, sides = (32, (48, 64)) if tiny else (PRESETS["paper"]["crop"], PRESETS["paper"]["short_sides"])
     synthesis = PRESETS["paper"]["synthesis"]
-    samples = training_data(task, training, crops(crop, sides), real_pairs(task, data), synthesis=synthesis)
+    pairs = without_leaks(real_pairs(task, data), kept)
+    samples = training_data(task, training, crops(crop, sides), pairs, synthesis=synthesis)
     return samples, validation_data(task, kept, 64 if tiny else 224)
 
 def training_config(

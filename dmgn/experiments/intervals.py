@@ -47,7 +47,7 @@ def picture_parts(
 class Interval(NamedTuple):
     "By how much one variant is above another"
     gap: float # mean difference
-    margin: float | None # half of the 95 % interval; None: the scatter of seeds is not known
+    margin: float | None # half of the 95 % interval; None: the scatter of seeds or of pictures is not known
     seeds: int # that both have
     pictures: int # or groups of pictures
 
@@ -78,7 +78,7 @@ def difference(
     seeds = min(len(scores[first]), len(scores[second]))
     d = scores[first][:seeds] - scores[second][:seeds]
     by_seed = seed_part(scores, seeds)
-    if by_seed is None: return Interval(float(d.mean()), None, *d.shape)
+    if by_seed is None or d.shape[1] == 1: return Interval(float(d.mean()), None, *d.shape)
     total = added([by_seed, *picture_parts(d)])
     return Interval(float(d.mean()), float(t.ppf(0.975, total.freedom)) * total.variance**0.5, *d.shape)
 

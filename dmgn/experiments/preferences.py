@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from ..data import images_in
+from ..data import by_stem, images_in
 from .results import add_result, read_results
 from ..images import show_images
 from ..report import Table
@@ -45,9 +45,9 @@ def results_in(
     folder: str | Path,  # with one folder per method, all with pictures of the same names
 ) -> dict[str, dict[str, Path]]:  # sample: method: file
     "Samples from what several methods have written"
-    folders = sorted(f for f in Path(folder).glob("*") if f.is_dir())
+    folders = sorted(f for f in Path(folder).glob("[!.]*") if f.is_dir())
     if not folders: raise FileNotFoundError(f"no results in {folder}: expected one folder per method, with pictures")
-    methods = {f.name: {p.stem: p for p in images_in(f)} for f in folders}
+    methods = {f.name: by_stem(images_in(f)) for f in folders}
     names = sorted({sample for pictures in methods.values() for sample in pictures})
     missing = [f"{method}/{n}" for method, pictures in methods.items() for n in names if n not in pictures]
     if missing: raise FileNotFoundError(f"{folder}: no picture {missing[0]}: every method needs one of each sample")

@@ -86,8 +86,7 @@ def find_pairs(
     else: found = pairs_in(*(root / folder for folder in data.pairs))
     if unseen: return Split(without_leaks(found, unseen), [], [])
     train, validation, test = split(found, data.test_pictures)
-    targets = {target for _, target in validation + test}
-    return Split([pair for pair in train if pair[1] not in targets], validation, test)
+    return Split(without_leaks(train, [target for _, target in validation + test]), validation, test)
 
 # %% ../../nbs/experiments/12_run.ipynb #sourcesclass
 class Sources(NamedTuple):

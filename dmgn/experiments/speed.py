@@ -263,7 +263,8 @@ def peaks_of(
 ) -> dict[str, float]: # by precision
     "Multiply-adds a second at best"
     found = {p: latest(records, "speed-peak", p, device).values() for p in PRECISIONS}
-    return {p: max(r["per_second"] for r in rows) for p, rows in found.items() if rows}
+    measured = {p: [r["per_second"] for r in rows if "per_second" in r] for p, rows in found.items()}
+    return {p: max(rates) for p, rates in measured.items() if rates}
 
 def limit_row(
     record: dict[str, Any], # of a picture in the narrowest precision

@@ -107,6 +107,7 @@ def test_the_command_of_a_card_is_one_that_dmgn_takes(run: Path):
                 "precision": "bf16", "compiled": True, "preset": "small", "val": None}
     assert {name: options[name] for name in expected} == expected
     assert "--learning-rate" not in command(settings, learnt)
+    assert "--depth DEPTH " in command(settings, learnt, Path("/elsewhere"))
 
 
 def test_nothing_is_left_of_a_network_that_cannot_be_measured(run: Path, test_set: Path, tmp_path: Path):

@@ -427,7 +427,7 @@ def test_version_and_help(run: Callable[..., Result]):
     assert run("--version").stdout == f"dmgn {__version__}\n"
     assert "dmgn restore photo.jpg" in run("--help").stdout
     for command in ("restore", "demo", "evaluate", "train", "experiment", "data", "measure", "measure table3",
-                    "measure steps", "measure masks", "measure switches", "benchmark"):
+                    "measure steps", "measure masks", "measure switches", "measure precision", "benchmark"):
         assert f"Usage: dmgn {command}" in run(*command.split(), "--help").stdout
     assert "Usage" in run().output
 

@@ -6,7 +6,7 @@
 __all__ = ['ExperimentName', 'DataFolder', 'RunsFolder', 'ScaleOption', 'OnlyOption', 'DryRunOption', 'VggOption',
            'EvaluationDevice', 'measure_app', 'ResultFile', 'MeasuringDevice', 'MemoryLimit', 'table_after_running',
            'run_named_experiment', 'measure_table3', 'measure_steps', 'measure_masks_command',
-           'measure_switches_command', 'run_benchmark']
+           'measure_switches_command', 'measure_precision_command', 'run_benchmark']
 
 # %% ../../nbs/32_experiment_command.ipynb #c002
 from pathlib import Path
@@ -137,6 +137,18 @@ def measure_switches_command(
     from dmgn.experiments.switches import measure_all_switches
     measure_all_switches(data, out, pictures, runs, typer.echo)
 
+
+# %% ../../nbs/32_experiment_command.ipynb #m005p
+@measure_app.command("precision")
+def measure_precision_command(
+    data: Annotated[Path, typer.Option(metavar="ROOT", help="Folder of data sets: rain100L.")],
+    out: ResultFile,  # result file
+    pictures: Annotated[int | None, typer.Option(min=1, help="Only so many. [default: all]",
+                                                 show_default=False)] = None,
+) -> None:
+    "What the bundled networks lose in 16 bits, on rain100L."
+    from dmgn.experiments.speed import measure_precision
+    measure_precision(data, out, typer.echo, pictures)
 
 # %% ../../nbs/32_experiment_command.ipynb #ben1
 def run_benchmark(

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['FORMS', 'SIDES', 'TILES', 'KINDS', 'DenseHead', 'designs', 'network_of', 'in_form', 'measure_peak', 'work_of',
            'measure_restoring', 'measure_photograph', 'measure_folder', 'measure_in_process', 'measure_step', 'jobs_of',
-           'measure_speed', 'speed_row', 'peaks_of', 'limit_row', 'speed_table', 'whole_table']
+           'measure_speed', 'speed_row', 'peaks_of', 'limit_row', 'speed_table', 'whole_table', 'RoundedProducts',
+           'in_both', 'lost_in_16_bits', 'measure_precision']
 
 # %% ../../nbs/experiments/16_speed.ipynb #s002
 import os
@@ -14,15 +15,19 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
+from ..benchmarks import benchmark, benchmark_pairs
 from ..config import DMGNConfig
 from dmgn.experiments.complexity import (
     PlainHead,
@@ -35,14 +40,16 @@ from dmgn.experiments.complexity import (
     reset_peak_memory,
     timed,
 )
-from ..files import EXAMPLES, read_rgb
+from .results import add_result, environment, read_results
+from ..files import EXAMPLES, PRETRAINED, read_rgb, sha256
 from ..hypercolumn import Hypercolumn, add_tap
 from ..inference import PRECISIONS, computes_bfloat16, keep_memory, prepared
 from ..losses import LossWeights
+from ..metrics import psnr
 from ..model import DMGN
 from ..network_files import bundled
 from ..report import Table
-from ..restore import restore_file
+from ..restore import restore, restore_file
 
 # %% ../../nbs/experiments/16_speed.ipynb #s005
 FORMS = ("plain", "dense", *PRECISIONS)
@@ -305,3 +312,61 @@ def whole_table(
              f"{r['memory']:.0f} MiB" if r.get("memory") else "-"]
             for kind in KINDS for r in records if r["experiment"] == f"speed-{kind}" and r["device"] == device]
     return Table(["what", "of", "side", "seconds", "memory"], rows)
+
+# %% ../../nbs/experiments/16_speed.ipynb #p002
+class RoundedProducts(TorchFunctionMode):
+    "Convolutions of bfloat16 in 32 bits, rounded to 16 at the end: what processors with bfloat16 compute"
+    def __torch_function__(self,
+        func: Callable[..., Any], # of PyTorch's
+        types: Any, # of the tensors
+        args: tuple[Any, ...] = (), # of the call
+        kwargs: dict[str, Any] | None = None, # of the call
+    ) -> Any: # what the function returns
+        if func is not torch.conv2d or args[0].dtype != torch.bfloat16: return func(*args, **(kwargs or {}))
+        wide: Any = [arg.float() if isinstance(arg, Tensor) else arg for arg in args]
+        return func(*wide, **(kwargs or {})).bfloat16()
+
+# %% ../../nbs/experiments/16_speed.ipynb #p004
+def in_both(
+    network: DMGN, # on the CPU
+    path: Path, # of a photograph
+) -> list[Any]: # PIL images: restored in 32 bits, and in bfloat16
+    "A photograph in both precisions"
+    def restored(precision: str) -> Any:
+        return restore(path, None, network, device="cpu", precision=precision).background
+    with nullcontext() if computes_bfloat16(torch.device("cpu")) else RoundedProducts(): narrow = restored("bf16")
+    return [restored("fp32"), narrow]
+
+# %% ../../nbs/experiments/16_speed.ipynb #p005
+def lost_in_16_bits(
+    network: DMGN, # on the CPU
+    pairs: list[tuple[Path, Path]], # photographs and their truth
+    protocol: str, # of the PSNR
+) -> dict[str, float]: # ready for JSON
+    "Mean PSNR in both precisions, the share of values that are at most a grey level apart, and the most levels"
+    scores: list[list[float]] = []
+    for source, target in pairs:
+        both, truth = in_both(network, source), read_rgb(target)
+        apart = np.abs(np.subtract(*(np.asarray(one, int) for one in both)))
+        scores.append([*(psnr(one, truth, protocol) for one in both), float((apart <= 1).mean()), float(apart.max())])
+    exact, narrow, within, _ = np.mean(scores, 0).tolist()
+    return {"fp32": exact, "bf16": narrow, "within a level": within, "levels": float(np.max(scores, 0)[3])}
+
+# %% ../../nbs/experiments/16_speed.ipynb #p006
+def measure_precision(
+    data: Path, # folder of data sets: rain100L
+    out: Path, # result file, added to
+    say: Callable[[str], None] = print, # gets a line about each network
+    pictures: int | None = None, # only so many; None: all
+) -> None:
+    "What every bundled network loses in bfloat16 on rain100L, unless that is known"
+    row = benchmark("rain100L")
+    pairs = benchmark_pairs(row.name, data)[:pictures]
+    for name in bundled():
+        weights = sha256(PRETRAINED / name / "model.safetensors")
+        if any((r["variant"], r["weights"]) == (name, weights) for r in read_results(out)): continue
+        lost = lost_in_16_bits(DMGN.from_pretrained(name), pairs, row.protocol)
+        add_result(out, {"variant": name, "test_set": row.name, "protocol": row.protocol, "pictures": len(pairs),
+                         **lost, "weights": weights, "environment": environment("cpu"),
+                         "date": time.strftime("%Y-%m-%d")})
+        say(f"{name}: {lost['fp32']:.3f} dB in fp32, {lost['bf16']:.3f} in bf16")

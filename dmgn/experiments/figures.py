@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from torchvision.transforms.v2.functional import center_crop
 
 from .switches import Replacement, brighter, everywhere, its_mean, masking_parts, replaced, watch
-from ..images import example, to_pil, to_tensor
+from ..images import added_light, example, to_pil, to_tensor
 from ..metrics import crop_centre, psnr
 from ..model import DMGN, DMGNOutput, mask_names
 from ..ndm import map_weights
@@ -235,7 +235,7 @@ class Bench:
     ):
         self.network, self.truth, self.protocol, self.shown = network, pair[1], protocol, shown
         self.image = to_tensor(pair[0])
-        self.true_noise = (self.image - to_tensor(pair[1])).clamp(0, 2) - 1 # on black
+        self.true_noise = added_light(self.image, to_tensor(pair[1]))
         seen = watch(network, self.image)
         self.masks = dict(zip(all_masks(network), (mask for masks in seen.masks.values() for mask in masks)))
         self.own = to_pil(seen.output.background)

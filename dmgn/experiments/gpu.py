@@ -129,7 +129,7 @@ def run_piece(
     there = record.setdefault("environment", here)
     for what in ("device", "torch"):
         if there[what] == here[what]: continue
-        raise ValueError(f"{out} holds results of {what} {there[what]}, not {here[what]}: choose another --out")
+        raise ValueError(f"{out} holds results of {there[what]}, not {here[what]}: choose another --out")
     for job in left_of(piece, record, device):
         if time.monotonic() >= end: break
         row = attempt(piece, job, device, end - time.monotonic())

@@ -8,9 +8,9 @@ __all__ = ['DATA', 'FOLDERS', 'Task', 'Train', 'TrainShare', 'Val', 'Pairs', 'Va
            'Epochs', 'Batch', 'Accumulate', 'LearningRate', 'Seed', 'Precision', 'Critic', 'Compile', 'Out', 'Resume',
            'NewData', 'NoCheck', 'ValidateEvery', 'SaveMinutes', 'Workers', 'Tracker', 'images_below', 'without_copies',
            'split_photographs', 'pairs_below', 'split_pairs', 'Given', 'check_shares', 'located', 'settled', 'checked',
-           'read_settings', 'record_settings', 'RunFiles', 'kept_validation', 'find_files', 'leave_out_leaks',
-           'fingerprint', 'check_photographs', 'build_data', 'build_network', 'check_out', 'settings_of', 'skipped',
-           'run_training', 'option', 'RepeatedPairs', 'two_by_two', 'train_network']
+           'read_settings', 'settings_to_record', 'record_settings', 'RunFiles', 'kept_validation', 'find_files',
+           'leave_out_leaks', 'fingerprint', 'check_photographs', 'build_data', 'build_network', 'check_out',
+           'settings_of', 'skipped', 'run_training', 'option', 'RepeatedPairs', 'two_by_two', 'train_network']
 
 # %% ../../nbs/22_train_command.ipynb #c002
 import hashlib
@@ -224,15 +224,13 @@ def read_settings(
     raise ValueError(f"{path} does not say what a run was started with: delete it to go on without that check")
 
 # %% ../../nbs/22_train_command.ipynb #b004
-def record_settings(
+def settings_to_record(
     settings: dict[str, Any], # options of the command, and what files they mean
     out: Path, # folder of the run
     resume: bool, # must they be those of before?
     new_data: bool = False, # even if the data are others?
-    write: bool = True, # or only look?
-) -> None:
-    "Write data.json, what the run is trained on; raise one line if a resumed run was started with something else"
-    from dmgn.files import written_whole
+) -> dict[str, Any]: # with what is known from before
+    "What data.json will say; raises one line if a resumed run was started with something else"
     settings, before = json.loads(json.dumps(settings, default=str)), read_settings(out) if resume else {}
     if before: before = {"synthesis": "wide"} | before # the only one there used to be
     for name, value in settings.items():
@@ -240,9 +238,20 @@ def record_settings(
         what = f"{name}={before[name]}, not {value}" if name != "fingerprint" else "other files in these folders"
         allow = ", or go on with new data by --allow-new-data" if name in DATA else ""
         raise ValueError(f"{out} was started with {what}: resume it with the same{allow}")
-    if not write: return
+    return before | settings
+
+# %% ../../nbs/22_train_command.ipynb #b004w
+def record_settings(
+    settings: dict[str, Any], # options of the command, and what files they mean
+    out: Path, # folder of the run
+    resume: bool, # must they be those of before?
+    new_data: bool = False, # even if the data are others?
+) -> None:
+    "Write data.json, what the run is trained on; raises as `settings_to_record` does"
+    from dmgn.files import written_whole
+    found = settings_to_record(settings, out, resume, new_data)
     out.mkdir(parents=True, exist_ok=True)
-    with written_whole(out / "data.json") as partial: partial.write_text(json.dumps(before | settings, indent=2))
+    with written_whole(out / "data.json") as partial: partial.write_text(json.dumps(found, indent=2))
 
 # %% ../../nbs/22_train_command.ipynb #h006
 @dataclass(frozen=True)
@@ -424,13 +433,13 @@ def run_training(
     if main and check: check_photographs(files)
     files = leave_out_leaks(files)
     data, validation = build_data(given, files, config.seed)
-    record = partial(record_settings, settings_of(given, files) if main else {}, out, resume, new_data)
+    settings = settings_of(given, files) if main else {}
     if main:
         check_out(out, resume)
-        record(write=False)
+        settings_to_record(settings, out, resume, new_data)
 
     def started() -> None:
-        record()
+        record_settings(settings, out, resume, new_data)
         typer.echo(f"{'Continuing' if begun else 'Starting'} in {out}: {files}")
 
     progress = train(network, data, validation, out, config, resume, started)

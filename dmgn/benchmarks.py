@@ -15,7 +15,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from .files import IMAGE_SUFFIXES, PACKAGE, hidden, read_rgb, written_whole
+from .files import IMAGE_SUFFIXES, PACKAGE, files_below, read_rgb, written_whole
 from .images import as_bytes
 from .metrics import crop_centre
 
@@ -78,8 +78,8 @@ def pictures_below(
 ) -> dict[str, Path]:  # by path below the folder, without suffix
     "The pictures in a folder and all folders below; raises if two differ in their suffix only"
     found: dict[str, Path] = {}
-    for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() not in IMAGE_SUFFIXES or hidden(path, folder): continue
+    for path in sorted(files_below(folder)):
+        if path.suffix.lower() not in IMAGE_SUFFIXES: continue
         other = found.setdefault(path.relative_to(folder).with_suffix("").as_posix(), path)
         if other != path:
             raise ValueError(f"{path.parent} has two pictures named {path.stem}: {other.name} and {path.name}")

@@ -24,7 +24,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2.functional import center_crop, pil_to_tensor
 from tqdm import tqdm
 
-from .files import IMAGE_SUFFIXES, BrokenPhotograph, hidden, is_photograph, open_photograph, read_rgb
+from .files import IMAGE_SUFFIXES, BrokenPhotograph, files_below, hidden, is_photograph, open_photograph, read_rgb
 from .synthesis import Scene, Synthesiser
 
 # %% ../nbs/13_data.ipynb #c007
@@ -35,7 +35,7 @@ def images_in(
     "The photographs in a folder; raises if there are none"
     folder = Path(folder)
     if not folder.is_dir(): raise FileNotFoundError(f"no folder {folder}: expected one with photographs")
-    everything = folder.rglob("*") if below else folder.iterdir()
+    everything = files_below(folder) if below else folder.iterdir()
     files = (p for p in everything if not hidden(p, folder) and p.is_file())
     found = sorted(filter(is_photograph, files))
     if not found:
@@ -135,8 +135,12 @@ def size_of(
     path: Path,  # of a photograph
 ) -> tuple[int, int]:  # width and height when upright
     "A photograph's size, from the head of its file"
+    image: Any
     with open_photograph(path) as image:
-        told = image.info.keys() & {"exif", "xmp", "XML:com.adobe.xmp"}
+        if image.format == "TIFF": # whose size Pillow turns when it opens it, or later
+            size = image.tag_v2[ExifTags.Base.ImageWidth], image.tag_v2[ExifTags.Base.ImageLength]
+            return size[::-1] if image.tag_v2.get(ExifTags.Base.Orientation, 1) > 4 else size
+        told = image.info.keys() & {"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"}
         lying = told and image.getexif().get(ExifTags.Base.Orientation, 1) > 4
         return image.size[::-1] if lying else image.size
 

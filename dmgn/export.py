@@ -68,7 +68,8 @@ def papers(
 ) -> dict[str, str]: # texts by name
     "All that somebody needs who finds the file"
     return {"made by": "dmgn", "task": network.config.task or "any", "licence": LICENCE,
-            "input": f"image: RGB, (1, 3, H, W), from -1 (black) to 1, H and W {size or f'multiples of {STEP}'}",
+            "input": f"image: RGB, (1, 3, H, W), from -1 (black) to 1, H and W "
+                     f"{size or f'multiples of {STEP} from {LEAST} to {MOST}'}",
             "size": json.dumps(size), "outputs": json.dumps(Images(network).names()),
             "config": network.config.to_json()}
 

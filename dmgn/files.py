@@ -5,19 +5,21 @@
 # %% auto #0
 __all__ = ['PACKAGE', 'PRETRAINED', 'EXAMPLES', 'FORMATS', 'IMAGE_SUFFIXES', 'MAX_PIXELS', 'LOCK', 'LIMITS', 'RAW_SUFFIXES',
            'RAW_TAGS', 'RAW', 'first_line', 'BrokenPhotograph', 'unreadable', 'without_limit', 'has_raw_tags', 'is_raw',
-           'is_photograph', 'hidden', 'why_unknown', 'open_file', 'check_pixels', 'open_photograph', 'read_rgb',
-           'check_plain', 'written_whole', 'sha256']
+           'is_photograph', 'hidden', 'identity', 'files_below', 'why_unknown', 'open_file', 'check_pixels',
+           'open_photograph', 'read_rgb', 'check_plain', 'check_writable', 'written_whole', 'sha256']
 
 # %% ../nbs/26_files.ipynb #imports
 import hashlib
 import io
+import os
 import secrets
 import stat
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryFile
 from threading import Lock
 from typing import Any, BinaryIO
 
@@ -115,6 +117,29 @@ def hidden(
     "Is it one of the files that systems keep for themselves, as thumbnails?"
     return any(part.startswith(".") for part in path.relative_to(folder).parts)
 
+# %% ../nbs/26_files.ipynb #below1
+def identity(
+    path: Path, # of a file or folder
+) -> tuple[int, int] | None: # the same for all of its paths; None if there is nothing
+    "What a file system calls a file or folder: its device and number"
+    try: status = path.stat()
+    except OSError: return None
+    return status.st_dev, status.st_ino
+
+# %% ../nbs/26_files.ipynb #below4
+def files_below(
+    folder: Path, # to search
+    apart: Path | None = None, # folder that is not searched
+    note: Callable[[OSError], None] | None = None, # gets what keeps a folder from being read
+) -> Iterator[Path]: # each folder's own sorted by name, then those below
+    "The files in a folder and below it that are not hidden"
+    seen = {identity(apart)} if apart else set()
+    for place, folders, names in os.walk(folder, onerror=note, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        if (here := identity(Path(place))) in seen: folders.clear()
+        else: yield from (Path(place, name) for name in sorted(names) if not name.startswith("."))
+        seen.add(here)
+
 # %% ../nbs/26_files.ipynb #fmt6
 def why_unknown(
     head: bytes, # first bytes of a file that Pillow does not know
@@ -183,6 +208,17 @@ def check_plain(
     try: mode = path.lstat().st_mode
     except FileNotFoundError: return
     if not stat.S_ISREG(mode): raise FileExistsError(f"{path} is not a plain file: choose another name")
+
+# %% ../nbs/26_files.ipynb #c056w
+def check_writable(
+    path: Path, # of a file to write
+) -> None:
+    "Raise one line if a file cannot be written"
+    if path.is_dir() or not path.parent.is_dir():
+        raise FileNotFoundError(f"cannot write {path}: expected the name of a file in a folder that exists")
+    check_plain(path)
+    try: TemporaryFile(dir=path.parent).close()
+    except OSError as error: raise OSError(f"cannot write {path}: {error.strerror}") from None
 
 # %% ../nbs/26_files.ipynb #fmt9
 @contextmanager

@@ -125,7 +125,9 @@ def prepared(
     device: torch.device | str = "cpu", # to run on
     precision: str = "auto", # see pick_precision
 ) -> DMGN: # a copy, in evaluation mode, without gradients
-    "A network as fast as it gets on a device, with images in 32 bits as before"
+    "A network as fast as it gets on a device, with images in 32 bits as before; raises if it has been prepared before"
+    if any(isinstance(m, (In32Bits, FusedConv2d)) for m in network.modules()):
+        raise ValueError("this network has been prepared already: expected the one that it was made from")
     ready = copy.deepcopy(network).eval().requires_grad_(False).to(device, torch.float32)
     dtype = PRECISIONS[pick_precision(precision, device)]
     if dtype != torch.float32: narrow(ready, dtype)

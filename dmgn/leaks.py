@@ -47,7 +47,9 @@ class Look:
     ):
         with open_photograph(path) as image:
             image.draft("L", (160, 160))
-            image = ImageOps.exif_transpose(image).convert("L").resize((160, 160), Image.Resampling.BILINEAR)
+            image = ImageOps.exif_transpose(image)
+            if image.mode.startswith("I"): image = image.convert("I").point(lambda levels: levels * (1 / 257) + 0)
+            image = image.convert("L").resize((160, 160), Image.Resampling.BILINEAR)
         self.scales = [thumbnail(image, side) for side in RESIZED]
         self.whole = as_vectors(np.stack([self.scales[0], self.scales[0][:, ::-1]]))  # (2, 1024), the second mirrored
 
@@ -60,18 +62,22 @@ def distances(
     train: list[Path],  # training photographs
     test: list[Path],  # test photographs
     progress: bool = False,  # show a bar?
+    skip_broken: bool = False,  # photographs to train on that cannot be read: 2 from all others
 ) -> np.ndarray:  # (train, test), 0 for the same picture, about 1 for pictures that have nothing in common
     "How far apart the scenes of photographs are"
     looks, found = [Look(path) for path in test], np.full((len(train), len(test)), 2, np.float32)
     wholes = np.concatenate([look.whole for look in looks])
     for start in tqdm(range(0, len(train), 256), "compared", unit="x256 photographs",
                       disable=None if progress else True):
-        part = [Look(path) for path in train[start : start + 256]]
-        block = found[start : start + 256]
-        for row, look in zip(block, part): row[:] = 1 - (wholes @ look.windows().T).max(1).reshape(-1, 2).max(1)
-        both = np.concatenate([look.whole for look in part])
-        for column, look in zip(block.T, looks):
-            column[:] = np.minimum(column, 1 - (both @ look.windows().T).max(1).reshape(-1, 2).max(1))
+        part: dict[int, Look] = {}
+        for n, path in enumerate(train[start : start + 256], start):
+            try: part[n] = Look(path)
+            except ValueError:
+                if not skip_broken: raise
+        for n, look in part.items(): found[n] = 1 - (wholes @ look.windows().T).max(1).reshape(-1, 2).max(1)
+        both, rows = np.concatenate([wholes[:0], *(look.whole for look in part.values())]), list(part)
+        for j, look in enumerate(looks):
+            found[rows, j] = np.minimum(found[rows, j], 1 - (both @ look.windows().T).max(1).reshape(-1, 2).max(1))
     return found
 
 # %% ../nbs/15_leaks.ipynb #c020
@@ -82,12 +88,13 @@ def find_leaks(
     train: list[Path],  # training photographs
     test: list[Path],  # inputs and targets of the test set
     progress: bool = False,  # show a bar?
+    skip_broken: bool = False,  # see distances
 ) -> list[tuple[Path, Path, float]]:  # training photograph, the test set's nearest, distance; nearest first
     "The training photographs whose scene is in the test set"
     if not train or not test:
         raise ValueError(
             f"{len(train)} training photographs and {len(test)} of the test set: expected at least one of each")
-    found = distances(train, test, progress)
+    found = distances(train, test, progress, skip_broken)
     leaks = [(train[i], test[row.argmin()], float(row.min())) for i, row in enumerate(found) if row.min() < THRESHOLD]
     return sorted(leaks, key=lambda leak: leak[2])
 
@@ -98,5 +105,6 @@ def without_leaks(
 ) -> list[tuple[Path, Path]]: # those that show other scenes
     "Leave out pairs that show a held-out scene"
     if not (pairs and held_out): return pairs
-    known = {leak[0] for leak in find_leaks([*dict.fromkeys(target for _, target in pairs)], held_out)}
+    targets = [*dict.fromkeys(target for _, target in pairs)]
+    known = {leak[0] for leak in find_leaks(targets, held_out, skip_broken=True)}
     return [pair for pair in pairs if pair[1] not in known]

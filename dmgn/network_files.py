@@ -55,7 +55,9 @@ def network_folder(
     "Where a network is; raises one line if the name can be no network's"
     path = Path(name_or_path)
     if path.name == "model.safetensors" and path.is_file(): return path.parent
-    for place in (PRETRAINED / path, path) if str(path) in bundled() else (path,):
+    places = [PRETRAINED / path, path] if str(path) in bundled() else [path]
+    if name_or_path != path.name: places.reverse() # "./small-any" and Path("small-any") name a folder first
+    for place in places:
         if folder := saved_network(place): return folder
     of_hub = isinstance(name_or_path, str) and re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name_or_path)
     if of_hub and not path.exists(): return None

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['SUBFOLDERS', 'SIZES', 'DESCRIPTIONS', 'XMP_HEAD', 'EXTENDED_HEAD', 'XMP_TAG', 'IPTC_TAG', 'LAYOUT', 'CAPTIONS',
-           'LOSSLESS', 'CHOICE', 'DEEP', 'descriptions', 'xmp_of', 'iptc_of', 'texts_of', 'belongings',
-           'is_lossless_webp', 'choices_of', 'LostBits', 'bits_of', 'read_head', 'read_photograph', 'format_of',
-           'storable', 'segment', 'jpeg_segments', 'tiff_tags', 'png_texts', 'belongings_for', 'choices_for',
-           'own_format', 'transparent_bmp', 'save_like']
+           'LOSSLESS', 'CHOICE', 'DEEP', 'ByteByByte', 'writable', 'descriptions', 'xmp_of', 'iptc_of', 'texts_of',
+           'belongings', 'is_lossless_webp', 'choices_of', 'LostBits', 'bits_of', 'read_head', 'read_photograph',
+           'format_of', 'storable', 'segment', 'jpeg_segments', 'tiff_tags', 'png_texts', 'belongings_for',
+           'choices_for', 'own_format', 'transparent_bmp', 'save_like']
 
 # %% ../nbs/35_photographs.ipynb #c003
 import io
@@ -27,18 +27,43 @@ from .files import IMAGE_SUFFIXES, MAX_PIXELS, open_photograph, written_whole
 SUBFOLDERS = (IFD.Exif, IFD.GPSInfo) # of EXIF data: the camera's settings, the place
 SIZES = (Base.ExifImageWidth, Base.ExifImageHeight) # among the settings: of the photograph as it lay
 DESCRIPTIONS = (Base.ImageDescription, Base.Make, Base.Model, Base.Software, Base.DateTime, Base.Artist,
-                Base.Copyright, *SUBFOLDERS) # what is kept
+                Base.Copyright, Base.XPTitle, Base.XPComment, Base.XPAuthor, Base.XPKeywords, Base.XPSubject,
+                Base.Rating, Base.RatingPercent, *SUBFOLDERS) # what is kept
 
 # %% ../nbs/35_photographs.ipynb #c007
+class ByteByByte(str):
+    "Text that is written as the bytes that it was read from"
+    def encode(self,
+        encoding: str = "", # not used
+        errors: str = "", # not used
+    ) -> bytes: # a byte for each letter
+        return super().encode("latin-1")
+
+def writable(
+    entries: dict[int, Any], # of EXIF data
+    folder: int | None = None, # number of their subfolder
+) -> dict[int, Any]: # those that can be written
+    "Entries of EXIF data, texts as they came, without what Pillow fails to write"
+    found = {}
+    for tag, value in entries.items():
+        if isinstance(value, str): value = ByteByByte(value)
+        alone = Image.Exif()
+        alone[folder or tag] = {tag: value} if folder else value
+        try: alone.tobytes()
+        except Exception: continue # Pillow raises what it comes upon
+        found[tag] = value
+    return found
+
+# %% ../nbs/35_photographs.ipynb #c007b
 def descriptions(
     exif: Image.Exif, # of a photograph
 ) -> bytes: # empty if there are none
     "The EXIF data that do not depend on how the pixels are stored; a TIFF file keeps both kinds together"
     kept = Image.Exif()
-    for tag in DESCRIPTIONS:
-        if tag not in exif: continue
-        if tag in SUBFOLDERS: kept[tag] = {k: v for k, v in exif.get_ifd(tag).items() if k not in SIZES}
-        else: kept[tag] = exif[tag]
+    kept.update(writable({tag: exif[tag] for tag in DESCRIPTIONS if tag in exif and tag not in SUBFOLDERS}))
+    for folder in SUBFOLDERS:
+        entries = writable({k: v for k, v in exif.get_ifd(folder).items() if k not in SIZES}, folder)
+        if entries: kept[folder] = entries
     return kept.tobytes() if len(kept) else b""
 
 # %% ../nbs/35_photographs.ipynb #c010
@@ -226,7 +251,9 @@ def tiff_tags(
 ) -> Image.Exif: # all tags that are not about the picture
     "EXIF, XMP and IPTC as a TIFF file has them"
     tags = Image.Exif()
-    if info.get("exif"): tags.load(info["exif"])
+    tags.load(info.get("exif", b""))
+    tags.update(writable({tag: value for tag, value in tags.items() if tag not in SUBFOLDERS}))
+    for folder in SUBFOLDERS: (entries := tags.get_ifd(folder)).update(writable(entries, folder))
     if info.get("xmp"): tags[XMP_TAG] = info["xmp"]
     if info.get("iptc", b"8BIM")[:4] != b"8BIM": tags[IPTC_TAG] = info["iptc"]
     return tags
@@ -251,13 +278,14 @@ def belongings_for(
     "What comes along, as far as a format has room for it"
     info = original.info
     kept = {name: info[name] for name in ("exif", "dpi", "icc_profile") if info.get(name)}
+    if not all(0 < dots < 2**16 for dots in kept.get("dpi", ())): del kept["dpi"]
     turned_grey = image.mode == "L" and original.mode not in ("1", "L", "LA", "La", "P")
     turned_colour = image.mode.startswith("RGB") and kept.get("icc_profile", b"")[16:20] == b"GRAY"
     if original.mode in ("CMYK", "LAB") or turned_grey or turned_colour: kept.pop("icc_profile", None)
     if kind == "PNG": return kept | {"pnginfo": png_texts(info)}
     if kind == "TIFF": return kept | {"exif": tiff_tags(info)}
     comment = info.get("comment") or info.get("texts", {}).get("Comment")
-    if kind in ("JPEG", "JPEG2000", "GIF") and comment: kept["comment"] = comment
+    if kind in ("JPEG", "JPEG2000", "GIF") and comment and len(comment) < 65_000: kept["comment"] = comment
     if kind == "JPEG": kept["extra"] = jpeg_segments(info)
     elif info.get("xmp"): kept["xmp"] = info["xmp"]
     return kept

@@ -444,14 +444,14 @@ def run_in(
 # %% ../nbs/20_restore.ipynb #str1
 def blend(
     photograph: Image.Image, # upright, in any mode
-    restored: Image.Image, # RGB, or 16-bit greyscale; of the same size
+    restored: Image.Image, # in a mode of 8 bits a channel, or 16-bit greyscale; of the same size
     strength: float, # 0: the photograph, 1: restored
 ) -> Image.Image: # as restored
     "The result, as far as it is wanted"
     if not 0 <= strength <= 1:
         raise ValueError(f"a strength of {strength}: expected 0, the photograph, to 1, the result")
     if strength == 1: return restored
-    if not is_deep(photograph): return Image.blend(photograph.convert("RGB"), restored, strength)
+    if not is_deep(photograph): return Image.blend(photograph.convert(restored.mode), restored, strength)
     before, after = (np.asarray(image).astype(np.float32) for image in (photograph, restored))
     return Image.fromarray((before + strength * (after - before)).round().astype(np.uint16))
 

@@ -25,7 +25,7 @@ import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -862,7 +862,11 @@ def make_network(
 ) -> DMGN: # to be trained
     "A new network, or one to continue from"
     torch.manual_seed(seed)
-    if model: return load_network(task, model).train()
+    if model:
+        network = load_network(task, model).train()
+        if network.config.task is None and task != "any":
+            network.config = network._hub_mixin_config = replace(network.config, task=task)
+        return network
     return DMGN(PRESETS[preset]["network"](None if task == "any" else task), vgg_weights=vgg)
 
 # %% ../nbs/19_training.ipynb #c020x1
@@ -875,6 +879,7 @@ def make_config(
     fields = {name: value for name, value in given.items() if value is not None}
     fields["protocol"] = find_task(task).validation_protocol
     if fields.get("tracker") == "none": fields["tracker"] = None
+    if {"steps", "epochs"} <= fields.keys(): raise ValueError("--steps and --epochs: expected one of the two")
     if preset == "paper": return TrainConfig(**fields)
     if "critic" in fields: raise ValueError(f"--critic belongs to --preset paper: {preset} has no adversarial term")
     steps = None if "epochs" in fields else 6000

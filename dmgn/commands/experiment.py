@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ExperimentName', 'DataFolder', 'RunsFolder', 'ScaleOption', 'OnlyOption', 'DryRunOption', 'VggOption',
            'EvaluationDevice', 'measure_app', 'ResultFile', 'MeasuringDevice', 'MemoryLimit', 'table_after_running',
-           'run_named_experiment', 'measure_table3', 'measure_steps', 'measure_masks_command',
+           'run_named_experiment', 'writable', 'measure_table3', 'measure_steps', 'measure_masks_command',
            'measure_switches_command', 'measure_precision_command', 'run_benchmark']
 
 # %% ../../nbs/32_experiment_command.ipynb #c002
@@ -81,7 +81,16 @@ measure_app = typer.Typer(
     no_args_is_help=True, add_completion=False, rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Measure what networks cost, and what their masks do.")
-ResultFile = Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="Result file, JSON lines, added to.")]
+def writable(
+    path: Path, # of a result file
+) -> Path: # the same
+    "Raise one line if a file cannot be written, before anything is measured for it"
+    from dmgn.files import check_writable
+    check_writable(path)
+    return path
+
+ResultFile = Annotated[Path, typer.Option("--out", "-o", metavar="FILE", callback=writable,
+                                          help="Result file, JSON lines, added to.")]
 MeasuringDevice = Annotated[str, typer.Option(help="cpu or cuda.")]
 MemoryLimit = Annotated[float, typer.Option(help="GiB that a measurement may take.")]
 
@@ -164,7 +173,7 @@ def run_benchmark(
     from dmgn.experiments.results import read_results
     from dmgn.experiments.speed import SIDES, measure_speed, speed_table, whole_table
     from dmgn.restore import pick_device
-    pick_device(device)
+    if pick_device(device).type not in ("cpu", "cuda"): raise ValueError(f"device {device}: expected cpu or cuda")
     measure_speed(out, SIDES[: 2 if quick else None], device, memory)
     records = read_results(out)
     typer.echo(f"{speed_table(records, device)!r}\n\n{whole_table(records, device)!r}")

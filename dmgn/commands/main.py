@@ -6,18 +6,17 @@
 __all__ = ['app', 'TaskOption', 'PrecisionOption', 'ModelOption', 'DeviceOption', 'TileOption', 'OutOption', 'ResultsOption',
            'SaveOption', 'StrengthOption', 'FormatOption', 'QualityOption', 'PixelsOption', 'BenchmarkOption',
            'RootOption', 'InputsOption', 'TargetsOption', 'PredOption', 'ScoredTaskOption', 'ProtocolOption',
-           'LpipsOption', 'CsvOption', 'JsonOption', 'show_version', 'main', 'Plan', 'identity', 'files_below',
-           'why_left_out', 'remarks', 'outputs_of', 'check_targets', 'in_format', 'plan_outputs', 'checked_network',
-           'Outcome', 'reason_of', 'restore_each', 'shared_with', 'restore_shared', 'end_of', 'is_done',
-           'restore_photographs', 'demo', 'demo_of', 'check_choice', 'pairs_to_score', 'Scoring', 'what_to_score',
-           'network_to_score', 'predictor', 'scores_of', 'print_scores', 'files_of', 'weights_of', 'check_writable',
-           'check_reports', 'settings_of', 'write_reports', 'evaluate', 'export_network']
+           'LpipsOption', 'CsvOption', 'JsonOption', 'show_version', 'main', 'Plan', 'why_left_out', 'remarks',
+           'outputs_of', 'check_targets', 'in_format', 'plan_outputs', 'checked_network', 'Outcome', 'reason_of',
+           'restore_each', 'shared_with', 'restore_shared', 'end_of', 'is_done', 'restore_photographs', 'demo',
+           'demo_of', 'check_choice', 'pairs_to_score', 'Scoring', 'what_to_score', 'network_to_score', 'predictor',
+           'scores_of', 'print_scores', 'files_of', 'weights_of', 'check_reports', 'settings_of', 'write_reports',
+           'evaluate', 'export_network']
 
 # %% ../../nbs/21_commands.ipynb #c004
 import os
 import shutil
-import tempfile
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -89,36 +88,12 @@ class Plan(NamedTuple):
     left_out: dict[Path, str] # other file of a folder: why it is none, where its name does not say it
     unread: dict[Path, str] # folder that cannot be read: why
 
-# %% ../../nbs/21_commands.ipynb #ident1
-def identity(
-    path: Path, # of a file or folder
-) -> tuple[int, int] | None: # the same for all of its paths; None if there is nothing
-    "What a file system calls a file or folder: its device and number"
-    try: status = path.stat()
-    except OSError: return None
-    return status.st_dev, status.st_ino
-
-# %% ../../nbs/21_commands.ipynb #below1
-def files_below(
-    folder: Path, # to search
-    out: Path, # to write to: not searched
-    unread: dict[Path, str], # folders that cannot be read, and why; added to
-) -> Iterator[Path]: # each folder's own sorted by name, then those below
-    "The files in a folder and below it that are not hidden"
-    def note(error: OSError) -> None: unread[Path(error.filename)] = error.strerror
-    seen = {identity(out)}
-    for place, folders, names in os.walk(folder, onerror=note, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        if (here := identity(Path(place))) in seen: folders.clear()
-        else: yield from (Path(place, name) for name in sorted(names) if not name.startswith("."))
-        seen.add(here)
-
 # %% ../../nbs/21_commands.ipynb #left1
 def why_left_out(
     path: Path, # of a file in a folder
 ) -> str | None: # None: it is a photograph; empty: its name says it
     "Why a file is not restored"
-    from dmgn.files import is_photograph, is_raw
+    from dmgn.files import identity, is_photograph, is_raw
     if identity(path) is None or not path.is_file(): return "not a plain file"
     if is_raw(path): return "RAW"
     if is_photograph(path): return None
@@ -141,12 +116,14 @@ def outputs_of(
     out: Path, # folder to write to
 ) -> Plan:
     "The photographs that an argument stands for; each keeps its name, and its subfolder"
+    from dmgn.files import files_below, identity
     if given.is_file(): return Plan({given: out / given.name}, {}, {})
     if not given.is_dir(): raise FileNotFoundError(f"no photograph or folder {given}")
     if identity(out) == identity(given):
         raise ValueError(f"{out} is an input: photographs there would be overwritten, choose another folder")
     plan = Plan({}, {}, {})
-    for path in files_below(given, out, plan.unread):
+    def note(error: OSError) -> None: plan.unread[Path(error.filename)] = error.strerror
+    for path in files_below(given, out, note):
         reason = why_left_out(path)
         if reason is None: plan.targets[path] = out / path.relative_to(given)
         else: plan.left_out[path] = reason
@@ -159,6 +136,7 @@ def check_targets(
     save: Collection[str] = (), # parts to save beside each result
 ) -> None:
     "Raise one line if a file that is written would replace an input, or another that is written"
+    from dmgn.files import identity
     from dmgn.restore import outputs_at
     inputs = {identity(source) for source in targets}
     taken: dict[Path, Path] = {}
@@ -192,9 +170,14 @@ def plan_outputs(
     format: str | None = None, # to write in; None: each photograph's own
 ) -> Plan:
     "Every input and its output; raises one line if files would be lost"
+    from PIL import Image
+
     from dmgn.files import IMAGE_SUFFIXES
+    from dmgn.photographs import format_of
     single = len(inputs) == 1 and not inputs[0].is_dir()
     names_file = out.suffix.lower() in IMAGE_SUFFIXES and not out.is_dir()
+    if single and not out.exists() and out.suffix.lower() in {*Image.registered_extensions(), ".heic", ".heif"}:
+        format_of(out.suffix[1:])
     if not (single and names_file) and (names_file or out.is_file()):
         raise ValueError(f"{out} names a file: expected a folder to write to, or a single photograph to restore")
     if names_file and in_format(out, format) != out: raise ValueError(f"{out} is not {format}: leave out --format")
@@ -278,7 +261,7 @@ def restore_shared(
     if processes is None: return restore_each(todo, **options)
     from accelerate.utils import broadcast_object_list, gather_object
     (whole,) = broadcast_object_list([list(todo.items())])
-    with processes.split_between_processes(whole) as share: mine = restore_each(dict(share), **options)
+    mine = restore_each(dict(whole[processes.process_index :: processes.num_processes]), **options)
     outcomes = gather_object([mine])
     failed = {source: reason for outcome in outcomes for source, reason in outcome.failed.items()}
     return Outcome(sum(outcome.restored for outcome in outcomes), failed, any(one.interrupted for one in outcomes))
@@ -390,7 +373,7 @@ def demo_of(
     out: Path, # existing folder
 ) -> None:
     "Restore the example photographs with one noise, a line for each"
-    from dmgn.files import EXAMPLES
+    from dmgn.files import EXAMPLES, written_whole
     from dmgn.images import example
     from dmgn.metrics import evaluate_pair
     from dmgn.restore import load_network, restore_file
@@ -398,7 +381,7 @@ def demo_of(
     ending = "_restored" if by is task else f"_{by.name}"
     for source in sorted(EXAMPLES.glob(f"*_{task.noise}.png")):
         given, target = out / source.name, out / f"{source.stem}{ending}.png"
-        shutil.copyfile(source, given)
+        with written_whole(given) as partial: shutil.copyfile(source, partial)
         noisy, clean = example(source.stem.removesuffix(f"_{task.noise}"), task.noise)
         restored = restore_file(given, target, model=network).background
         before, after = (evaluate_pair(x, clean, task.validation_protocol) for x in (noisy, restored))
@@ -546,24 +529,13 @@ def weights_of(
     folder = network_folder(model)
     return folder and folder / "model.safetensors"
 
-# %% ../../nbs/21_commands.ipynb #c038
-def check_writable(
-    path: Path, # of a file to write
-) -> None:
-    "Raise one line if a file cannot be written"
-    from dmgn.files import check_plain
-    if path.is_dir() or not path.parent.is_dir():
-        raise FileNotFoundError(f"cannot write {path}: expected the name of a file in a folder that exists")
-    check_plain(path)
-    try: tempfile.TemporaryFile(dir=path.parent).close()
-    except OSError as error: raise OSError(f"cannot write {path}: {error.strerror}") from None
-
 # %% ../../nbs/21_commands.ipynb #rep2
 def check_reports(
     reports: list[Path], # files to write
     scoring: Scoring, # what is scored
 ) -> None:
     "Raise one line if a report could not be written, or would be written over something else"
+    from dmgn.files import check_writable
     pictures = {picture.resolve() for found in files_of(scoring).values() for picture in found}
     for path in reports:
         check_writable(path)
@@ -664,7 +636,8 @@ def export_network(
     model: Annotated[str, typer.Argument(metavar="NAME|FOLDER", help="A bundled name, folder or Hub repository.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="File to write; its name ends in .onnx or .pt2.")],
     size: Annotated[int | None, typer.Option(show_default=False,
-        help="Side of the squares that it takes. [default: any height and width that are multiples of 16]")] = None,
+        help="Side of the squares that it takes. [default: any height and width from 64 on that are multiples of 16]"
+        )] = None,
     half: Annotated[bool, typer.Option("--half", help="Store weights in 16 bits (ONNX): half as large.")] = False,
 ) -> None:
     """Write a network as one file that runs without dmgn: ONNX, or a program for PyTorch.
@@ -677,6 +650,7 @@ def export_network(
     import warnings
 
     from dmgn.export import export
+    from dmgn.files import check_writable
     from dmgn.restore import load_network
     check_writable(out)
     with warnings.catch_warnings():

@@ -58,7 +58,7 @@ def split_photographs(
     "Clean photographs for training and for validation"
     from dmgn.data import hold_out
     found = [images_below(folder, apart) for folder in train]
-    if val: return found, images_below(val, apart) if kept is None else kept
+    if val and kept is None: kept = images_below(val, apart)
     if not found: return [], kept or []
     together = [path for paths in found for path in paths]
     if kept is None and len(together) < 5:
@@ -197,6 +197,7 @@ def checked(
     if given.streaks and task not in ("deraining", "any"):
         raise ValueError("--streaks belongs to rain: --task deraining")
     check_shares(given)
+    if given.vgg and given.model: raise ValueError("--vgg belongs to a new network, and --model is one with its own")
     if given.hold_out_pairs and (given.val_pairs or not given.pairs):
         raise ValueError("--hold-out-pairs belongs to --pairs without --val-pairs")
     if given.suffixes and not (given.pairs or given.val_pairs): raise ValueError("--suffixes belongs to --pairs")
@@ -300,6 +301,8 @@ def find_files(
 ) -> RunFiles:
     "Find the files of a run, and split them"
     from dmgn.data import depths_in
+    if out and out.resolve() in given.folders:
+        raise ValueError(f"{out} holds photographs: expected a folder of its own for the run")
     apart = given.folders + ([out.resolve()] if out else [])
     photographs, validation = split_photographs(given.train, given.val, apart, kept[0])
     pairs, validation_pairs = split_pairs(given.pairs, given.val_pairs, bool(validation), given.suffixes, apart,
@@ -365,7 +368,11 @@ def build_data(
     sources = [synthetic(paths) for paths in files.photographs]
     sources += [PairedPhotographs(pairs, transform, seed) for pairs in files.pairs]
     data = Mixture(list(zip(sources, chain(*given.shares))), seed) if len(sources) > 1 else sources[0]
-    side = min([224, *(s for path in files.validation for s in size_of(path))])
+    sizes = {path: size_of(path) for path in files.validation}
+    for path, size in sizes.items():
+        if min(size) < given.crop: raise ValueError(f"{path}, {size[0]}x{size[1]}, is too small to validate on: "
+                                                    f"expected at least {given.crop} pixels, the --crop")
+    side = min([224, *chain(*sizes.values())])
     validation = validation_data(given.task, files.validation, side, files.depths, streaks)
     return data, validation + read_pairs(files.validation_pairs)
 

@@ -48,7 +48,7 @@ from .results import environment
 from .run import origin
 from ..files import EXAMPLES, PACKAGE, first_line, read_rgb, written_whole
 from ..hypercolumn import TAP_LAYERS, read_vgg
-from ..inference import computes_bfloat16, prepared
+from ..inference import computes_bfloat16
 from ..leaks import without_leaks
 from ..model import DMGN
 from ..released import procedural_weights
@@ -304,13 +304,13 @@ def time_folder(
     "Restore a folder of pictures"
     paper = network == "paper"
     model = DMGN(DMGNConfig(task="deraining"), vgg_weights="random") if paper else DMGN.from_pretrained(network)
-    ready, rainy = prepared(model, device, precision), read_rgb(EXAMPLES / "cat_rain.png").resize((width, height))
+    rainy = read_rgb(EXAMPLES / "cat_rain.png").resize((width, height))
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder, "rain.jpg")
         rainy.save(source, quality=95)
         def restore_one(n: int) -> float:
             start = time.perf_counter()
-            restore_file(source, source.with_name(f"{n}.jpg"), model=ready, device=device)
+            restore_file(source, source.with_name(f"{n}.jpg"), model=model, device=device, precision=precision)
             return time.perf_counter() - start
 
         _, *taken = [restore_one(n) for n in range(pictures + 1)]

@@ -363,8 +363,8 @@ def measure_precision(
     row = benchmark("rain100L")
     pairs = benchmark_pairs(row.name, data)[:pictures]
     for name in bundled():
-        key = {"variant": name, "test_set": row.name, "pictures": len(pairs),
-               "weights": sha256(PRETRAINED / name / "model.safetensors")}
+        key = {"experiment": "precision", "scale": "small", "variant": name, "test_set": row.name,
+               "pictures": len(pairs), "weights": sha256(PRETRAINED / name / "model.safetensors")}
         if any(key.items() <= record.items() for record in read_results(out)): continue
         lost = lost_in_16_bits(DMGN.from_pretrained(name), pairs, row.protocol)
         about = {"protocol": row.protocol, "environment": environment("cpu"), "date": time.strftime("%Y-%m-%d")}

@@ -197,7 +197,6 @@ def checked(
     if given.streaks and task not in ("deraining", "any"):
         raise ValueError("--streaks belongs to rain: --task deraining")
     check_shares(given)
-    if given.vgg and given.model: raise ValueError("--vgg belongs to a new network, and --model is one with its own")
     if given.hold_out_pairs and (given.val_pairs or not given.pairs):
         raise ValueError("--hold-out-pairs belongs to --pairs without --val-pairs")
     if given.suffixes and not (given.pairs or given.val_pairs): raise ValueError("--suffixes belongs to --pairs")

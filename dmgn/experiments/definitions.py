@@ -6,8 +6,8 @@
 __all__ = ['SCALES', 'PLNET_LIKE', 'BSDS', 'STEPS', 'PIXELS', 'RAINY', 'FACTORS', 'CLASSICAL', 'LIGHT_RAIN', 'HEAVY_RAIN',
            'RAIN_NOTE', 'INDOOR_HAZE', 'OUTDOOR_HAZE', 'HAZE_NOTE', 'EXPERIMENTS', 'DataConfig', 'Variant',
            'Experiment', 'reflection_training', 'reflection_network', 'table1', 'controls', 'rain_training',
-           'table1_rain', 'loss_weights', 'without_training', 'trained', 'table2', 'table5', 'table6', 'table7',
-           'experiment']
+           'table1_rain', 'longer', 'limits', 'loss_weights', 'without_training', 'trained', 'table2', 'table5',
+           'table6', 'table7', 'experiment']
 
 # %% ../../nbs/experiments/00_experiments.ipynb #c003
 from collections.abc import Callable
@@ -157,6 +157,29 @@ def table1_rain(
         return Experiment("table1-rain", scale, "deraining", everything, ("rain100L", "gt_rain_dev"), RAINY)
     return Experiment("table1-rain", scale, "deraining", everything, ("rain100L",), LIGHT_RAIN, note=RAIN_NOTE)
 
+# %% ../../nbs/experiments/00_experiments.ipynb #lim1
+def longer(
+    training: TrainConfig, # with a number of steps or of epochs
+    factor: float, # times as long
+) -> TrainConfig:
+    "The same training, stretched"
+    if training.steps is None: return replace(training, epochs=training.epochs * factor)
+    return replace(training, steps=round(training.steps * factor))
+
+def limits(
+    scale: str, # "small" or "paper"
+) -> Experiment:
+    "What a network on rain would gain from: steps, width, or other data"
+    table, rows = table1_rain(scale), [Variant("input", method="input")]
+    full, training = next((v.network, v.training) for v in table.variants if v.name == "DMGN" and v.network)
+    rows += [Variant(f"steps x {factor:g}", full, longer(training, factor)) for factor in (0.25, 0.5, 2)]
+    rows += [Variant(f"width x {factor:g}", replace(full, width=round(full.width * factor)), training)
+             for factor in (0.5, 2)]
+    heavy = ("rain_heavy_train/rain", "rain_heavy_train/norain")
+    shown = {"own streaks": replace(RAINY, streaks=None), "with pairs": replace(RAINY, pairs=heavy)}
+    if scale == "small": rows += [Variant(name, full, training, data=data) for name, data in shown.items()]
+    return replace(table, name="limits", variants=tuple(rows))
+
 # %% ../../nbs/experiments/00_experiments.ipynb #c019
 FACTORS = (0.0, 0.25, 4.0, 16.0) # times the default weight, which is a variant of its own
 
@@ -256,10 +279,10 @@ def table7(
 # %% ../../nbs/experiments/00_experiments.ipynb #c029
 EXPERIMENTS: dict[str, Callable[[str], Experiment]] = {
     "table1": table1, "table1-rain": table1_rain, "table2": table2, "table5": table5, "table6": table6,
-    "table7": table7, "loss-weights": loss_weights}
+    "table7": table7, "loss-weights": loss_weights, "limits": limits}
 
 def experiment(
-    name: str, # "table1", "table1-rain", "table2", "table5", "table6", "table7" or "loss-weights"
+    name: str, # "table1", "table1-rain", "table2", "table5", "table6", "table7", "loss-weights" or "limits"
     scale: str = "small", # "small" or "paper"
 ) -> Experiment:
     "An experiment by name"

@@ -261,7 +261,9 @@ def restore_shared(
     if processes is None: return restore_each(todo, **options)
     from accelerate.utils import broadcast_object_list, gather_object
     (whole,) = broadcast_object_list([list(todo.items())])
-    mine = restore_each(dict(whole[processes.process_index :: processes.num_processes]), **options)
+    with processes.split_between_processes(whole) as share:
+        surplus = processes.process_index >= len(whole) # gets the last one again, from Accelerate before 1.13
+        mine = restore_each({} if surplus else dict(share), **options)
     outcomes = gather_object([mine])
     failed = {source: reason for outcome in outcomes for source, reason in outcome.failed.items()}
     return Outcome(sum(outcome.restored for outcome in outcomes), failed, any(one.interrupted for one in outcomes))

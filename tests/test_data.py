@@ -1,6 +1,8 @@
 "Data sets of photographs that are not in the package, and a worker that does not inherit memory."
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -18,7 +20,7 @@ from dmgn.data import (
     size_of,
 )
 from dmgn.experiments.definitions import DataConfig
-from dmgn.experiments.run import find_pairs
+from dmgn.experiments.run import evaluation_pairs, find_pairs, sources
 from dmgn.files import EXAMPLES, BrokenPhotograph, read_rgb
 from dmgn.haze import middlebury_scenes, write_depths
 from dmgn.images import to_pil
@@ -78,3 +80,18 @@ def test_scenes_that_are_held_out_are_not_trained_on_under_another_name(tmp_path
     train, validation, test = find_pairs(DataConfig(pairs=("rainy", "clean"), test_pictures=2), tmp_path, [])
     held_out = {target.stem[1:] for _, target in validation + test}
     assert train and held_out and not held_out & {target.stem[1:] for _, target in train}
+
+
+def test_pairs_beside_photographs_are_held_out_only_if_asked_for(tmp_path: Path):
+    for folder, seed, side in (("rainy", 0, 64), ("clean", 10, 64), ("photographs", 20, 224)):
+        (tmp_path / folder).mkdir()
+        for n in range(9):
+            picture = np.random.default_rng(seed + n).integers(0, 256, (side, side, 3), np.uint8)
+            Image.fromarray(picture).save(tmp_path / folder / f"{n}.png")
+    data = DataConfig("photographs", pairs=("rainy", "clean"), test_pictures=2)
+    assert [len(part) for part in sources(data, tmp_path).pairs] == [9, 0, 0]
+    data = replace(data, test_pairs=4)
+    train, validation, test = sources(data, tmp_path).pairs
+    assert (len(train), len(validation), len(test)) == (3, 2, 4) and len({*train, *validation, *test}) == 9
+    for subset, sides in (("test-split", [224] * 2), ("pairs-split", [64] * 4), ("validation", [224, 64, 64])):
+        assert [len(pair[0][0]) for pair in evaluation_pairs(subset, "deraining", data, tmp_path)] == sides

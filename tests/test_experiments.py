@@ -262,7 +262,7 @@ def dmgn(*arguments: object) -> Result:
 
 
 @pytest.mark.parametrize("arguments, message", [
-    (["table9"], "no experiment 'table9': expected one of table1, table1-rain, table2"),
+    (["table9"], "no experiment 'table9': expected one of table1, table1-rain, table1-reflection, table2"),
     (["table5", "--scale", "huge"], "no scale 'huge': expected one of small, paper"),
     (["table5", "--only", "YW19"], "table5 has no variant 'YW19': expected one of input, small-deraining"),
     (["table5", "--device", "abacus"], "cannot run on 'abacus'"),

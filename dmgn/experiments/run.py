@@ -6,7 +6,7 @@
 __all__ = ['Split', 'split', 'folder_of', 'find_pairs', 'Sources', 'sources', 'training_set', 'evaluation_pairs', 'fingerprint',
            'fingerprints', 'origin', 'fixed_parts', 'flat', 'check_unchanged', 'Job', 'run_folder', 'results_file',
            'results_of', 'absence', 'with_progress', 'make_job', 'plan_jobs', 'train_job', 'Method', 'method_of',
-           'Evaluation', 'evaluate_test_split', 'evaluate_method', 'trained_parts', 'make_record', 'evaluate_job',
+           'Evaluation', 'evaluate_held_out', 'evaluate_method', 'trained_parts', 'make_record', 'evaluate_job',
            'describe', 'run_experiment', 'time_steps', 'mean_step_seconds', 'log_tells', 'seconds_per_step', 'duration',
            'dry_run']
 
@@ -34,7 +34,7 @@ from ..benchmarks import benchmark, benchmark_folder, benchmark_pairs
 from ..config import DMGNConfig
 from ..data import check_room, crops, depths_in, hold_out, images_in, pairs_in, read_pairs, size_of
 from . import classical
-from .definitions import CLASSICAL, DataConfig, Experiment, Variant
+from .definitions import CLASSICAL, HELD_OUT, DataConfig, Experiment, Variant
 from .results import add_result, environment, processor, read_results
 from ..files import PRETRAINED, hidden, sha256, written_whole
 from ..images import to_pil
@@ -80,13 +80,13 @@ def find_pairs(
     root: Path, # of all data
     unseen: list[Path], # validation and test photographs
 ) -> Split: # of (input, target)
-    "Ready pairs; without photographs, some of the pairs are for validation and test"
+    "Ready pairs; some of them are for validation and test, beside photographs only if the configuration says so"
     if not data.pairs: return Split([], [], [])
     if isinstance(data.pairs, str): found = benchmark_pairs(data.pairs, folder_of(data.pairs, root))
     else: found = pairs_in(*(root / folder for folder in data.pairs))
-    if unseen: return Split(without_leaks(found, unseen), [], [])
-    train, validation, test = split(found, data.test_pictures)
-    return Split(without_leaks(train, [target for _, target in validation + test]), validation, test)
+    count = data.test_pairs if data.photographs else data.test_pictures
+    train, validation, test = split(found, count) if count else Split(found, [], [])
+    return Split(without_leaks(train, unseen + [target for _, target in validation + test]), validation, test)
 
 # %% ../../nbs/experiments/12_run.ipynb #sourcesclass
 class Sources(NamedTuple):
@@ -124,15 +124,17 @@ def training_set(
 
 # %% ../../nbs/experiments/12_run.ipynb #evalpairs
 def evaluation_pairs(
-    subset: str, # "validation" or "test"
+    subset: str, # "validation", or one of HELD_OUT
     task: str, # "reflection", "deraining" or "dehazing"
     data: DataConfig, # names of folders
     root: Path, # of all data
 ) -> list[tuple[Any, Any, Any]]: # mixture, background, noise (3, H, W) in [-1, 1]
     "Pairs that no network is trained on, the same at every call"
-    found = sources(data, root)
-    photographs, pairs = getattr(found.photographs, subset), getattr(found.pairs, subset)
-    return validation_pairs(photographs, TASKS[task].synthesise_validation, depths=found.depths) + read_pairs(pairs)
+    photographs, pairs, depths = sources(data, root)
+    clean = {"validation": photographs.validation, "test-split": photographs.test}.get(subset, [])
+    ready = pairs.validation if subset == "validation" else pairs.test
+    if subset == "test-split" and clean: ready = []
+    return validation_pairs(clean, TASKS[task].synthesise_validation, depths=depths) + read_pairs(ready)
 
 # %% ../../nbs/experiments/12_run.ipynb #c064
 @cache
@@ -214,7 +216,7 @@ class Job:
     seed: int # of the run
     folder: Path # of the run
     data: DataConfig | None # to train on, if there is training
-    task: str | None # decides how "test-split" is made and compared
+    task: str | None # decides how held-out pictures are made and compared
     missing: tuple[str, ...] # test sets without a result
     fixed: dict[str, Any] # that must not change between the parts of a run
     steps: int = 0 # of the training; 0: there is none
@@ -288,7 +290,7 @@ def make_job(
     "See what there is; raises one line if it is of another network, VGG, training or data"
     data, wanted = variant.data or experiment.data, variant.test_sets or experiment.test_sets
     fixed = fixed_parts(variant, seed, data, root, vgg)
-    tests = {name: fingerprint(folder_of(name, root)) for name in wanted if name != "test-split"}
+    tests = {name: fingerprint(folder_of(name, root)) for name in wanted if name not in HELD_OUT}
     now, done = fixed | {"data": fixed.get("data", {}) | tests}, results_of(experiment, variant, seed, out)
     for name, record in done.items():
         what = f"{results_file(experiment, out)}: the result of {variant.name}, seed {seed}, on {name}"
@@ -368,26 +370,27 @@ class Evaluation(NamedTuple):
     mean: Score # over them
 
 # %% ../../nbs/experiments/12_run.ipynb #testsplit
-def evaluate_test_split(
+def evaluate_held_out(
     predict: Callable[[Image.Image], Image.Image], # from an input to a picture of the same size
+    test_set: str, # one of HELD_OUT
     job: Job, # says what it was not trained on
     root: Path, # of all data
 ) -> Evaluation:
-    "Restore and compare the photographs or pairs of test-split"
+    "Restore and compare photographs or pairs that were kept out of the training"
     protocol, scores = TASKS[job.task].test_protocol, []
-    for mixture, background, _ in evaluation_pairs("test", job.task, job.data, root):
+    for mixture, background, _ in evaluation_pairs(test_set, job.task, job.data, root):
         scores.append(evaluate_pair(predict(to_pil(mixture)), to_pil(background), protocol))
     return Evaluation(protocol, scores, mean_of(scores))
 
 # %% ../../nbs/experiments/12_run.ipynb #c079
 def evaluate_method(
     predict: Callable[[Image.Image], Image.Image], # from an input to a picture of the same size
-    test_set: str, # a data set of dmgn.benchmarks, or "test-split"
+    test_set: str, # a data set of dmgn.benchmarks, or one of HELD_OUT
     job: Job, # says what it was not trained on
     root: Path, # of all data
 ) -> Evaluation:
     "Restore and compare every picture of a test set"
-    if test_set == "test-split": return evaluate_test_split(predict, job, root)
+    if test_set in HELD_OUT: return evaluate_held_out(predict, test_set, job, root)
     row, pairs = benchmark(test_set), benchmark_pairs(test_set, folder_of(test_set, root))
     return Evaluation(row.protocol, *evaluate_pairs(predict, pairs, row.protocol, row.crops))
 
@@ -419,7 +422,7 @@ def make_record(
     rows = [score_values(one) for one in scores]
     each = {name: [row[name] and round(row[name], 4) for row in rows] for name in ("psnr", "ssim")}
     data = dict(job.fixed.get("data", {}))
-    if test_set != "test-split": data[test_set] = fingerprint(folder_of(test_set, root))
+    if test_set not in HELD_OUT: data[test_set] = fingerprint(folder_of(test_set, root))
     date = datetime.now(timezone.utc).isoformat(timespec="seconds")
     return {"experiment": experiment.name, "scale": experiment.scale, "variant": job.variant.name, "seed": job.seed,
             "test_set": test_set, "protocol": protocol, "pictures": len(scores), **score_values(mean),

@@ -16,7 +16,7 @@ import typer
 
 # %% ../../nbs/32_experiment_command.ipynb #opts
 ExperimentName = Annotated[str, typer.Argument(metavar="NAME",
-    help="table1, table1-rain, table2, table5, table6, table7, loss-weights or limits.")]
+    help="table1, table1-rain, table1-reflection, table2, table5, table6, table7, loss-weights or limits.")]
 DataFolder = Annotated[Path, typer.Option(metavar="ROOT", help="Folder that holds the data sets.")]
 RunsFolder = Annotated[Path, typer.Option("--out", "-o", metavar="RUNS",
     help="Folder for runs and results; made if missing.")]
@@ -140,7 +140,7 @@ def measure_switches_command(
     data: Annotated[Path, typer.Option(metavar="ROOT", help="Folder of data sets: rain100L, real20_300, ihaze_small.")],
     out: ResultFile,  # result file
     pictures: Annotated[int, typer.Option(min=2, help="So many of each test set, evenly spread.")] = 20,
-    runs: Annotated[Path | None, typer.Option(help="Of table1-rain: its networks, not the bundled ones.")] = None,
+    runs: Annotated[Path | None, typer.Option(help="Of table1-rain, table1-reflection: their networks, not the bundled.")] = None,
 ) -> None:
     "What the bundled networks lose when a part is replaced, over their test sets."
     from dmgn.experiments.switches import measure_all_switches

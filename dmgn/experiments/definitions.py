@@ -180,7 +180,7 @@ def table1_reflection(
     full, protocol = reflection_network(scale), TASKS["reflection"].validation_protocol
     def training(**terms: float) -> TrainConfig:
         changed = replace(rain_training(scale, **terms), protocol=protocol)
-        return changed if scale == "paper" else replace(changed, steps=STEPS["table1-reflection"], validate_every=800)
+        return changed if scale == "paper" else replace(changed, steps=STEPS["table1-reflection"], validate_every=400)
 
     rows = tuple(row for row in parts_and_terms(full, training) if row.name not in ON_RAIN_ALONE)
     if scale == "small":

@@ -134,7 +134,8 @@ def evaluation_pairs(
     clean = {"validation": photographs.validation, "test-split": photographs.test}.get(subset, [])
     ready = pairs.validation if subset == "validation" else pairs.test
     if subset == "test-split" and clean: ready = []
-    return validation_pairs(clean, TASKS[task].synthesise_validation, depths=depths) + read_pairs(ready)
+    sides = [224] if subset == "validation" else []  # as large as validation photographs, or as read_pairs has it
+    return validation_pairs(clean, TASKS[task].synthesise_validation, depths=depths) + read_pairs(ready, *sides)
 
 # %% ../../nbs/experiments/12_run.ipynb #c064
 @cache

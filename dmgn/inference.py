@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PRECISIONS', 'ACTIVATIONS', 'DELICATE', 'SMALL', 'computes_bfloat16', 'pick_precision', 'fused_operator',
-           'FusedConv2d', 'fuse_activations', 'In32Bits', 'narrow', 'prepared', 'keep_memory']
+           'FusedConv2d', 'fuse_activations', 'OneByOne', 'In32Bits', 'narrow', 'prepared', 'keep_memory']
 
 # %% ../nbs/34_inference.ipynb #i003
 import copy
@@ -86,6 +86,20 @@ def fuse_activations(
             sequence[i], sequence[i + 1] = FusedConv2d(layer, ACTIVATIONS[type(after)], operator), nn.Identity()
     return network
 
+# %% ../nbs/34_inference.ipynb #one
+class OneByOne(nn.Module):
+    "The pictures of a batch one after the other"
+    def __init__(self,
+        layers: nn.Module, # of a processor
+    ):
+        super().__init__()
+        self.layers = layers
+
+    def forward(self,
+        x: Tensor, # (B, C, H, W)
+    ) -> Tensor: # as of the whole batch
+        return torch.cat([self.layers(one) for one in x.split(1)]) if len(x) > 1 else self.layers(x)
+
 # %% ../nbs/34_inference.ipynb #narrow1
 DELICATE = ("head.trunk.features.0", "head.out", "refining.enter.0")
 SMALL = 1024 # pairs of channels that a layer joins, at most
@@ -126,13 +140,15 @@ def prepared(
     precision: str = "auto", # see pick_precision
 ) -> DMGN: # a copy, in evaluation mode, without gradients
     "A network as fast as it gets on a device, with images in 32 bits as before; raises if it has been prepared before"
-    if any(isinstance(m, (In32Bits, FusedConv2d)) for m in network.modules()):
+    if any(isinstance(m, (In32Bits, FusedConv2d, OneByOne)) for m in network.modules()):
         raise ValueError("this network has been prepared already: expected the one that it was made from")
     ready = copy.deepcopy(network).eval().requires_grad_(False).to(device, torch.float32)
     dtype = PRECISIONS[pick_precision(precision, device)]
     if dtype != torch.float32: narrow(ready, dtype)
     ready = ready.to(memory_format=torch.channels_last)
-    if torch.device(device).type == "cpu": fuse_activations(ready, dtype)
+    if torch.device(device).type == "cpu":
+        fuse_activations(ready, dtype)
+        if isinstance(ready, DMGN): ready.set_submodule("head", OneByOne(ready.head)) # and not an exported program
     return ready
 
 # %% ../nbs/34_inference.ipynb #i019

@@ -140,7 +140,7 @@ def measure_switches_command(
     data: Annotated[Path, typer.Option(metavar="ROOT", help="Folder of data sets: rain100L, real20_300, ihaze_small.")],
     out: ResultFile,  # result file
     pictures: Annotated[int, typer.Option(min=2, help="So many of each test set, evenly spread.")] = 20,
-    runs: Annotated[Path | None, typer.Option(help="Of table1-rain, table1-reflection: their networks, not the bundled.")] = None,
+    runs: Annotated[Path | None, typer.Option(help="Of table1-rain and table1-reflection: their networks.")] = None,
 ) -> None:
     "What the bundled networks lose when a part is replaced, over their test sets."
     from dmgn.experiments.switches import measure_all_switches

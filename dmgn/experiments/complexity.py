@@ -10,6 +10,8 @@ __all__ = ['FORMS', 'PROGRAM', 'SIDES', 'STEP_SIZES', 'PlainHead', 'network_in_f
 
 # %% ../../nbs/experiments/04_table3_complexity.ipynb #c003
 import bisect
+import ctypes
+import gc
 import json
 import math
 import os
@@ -142,6 +144,8 @@ def reset_peak_memory(
 ) -> float: # MiB, the peak afterwards
     "Reset the peak of the memory to what is used now, on Linux and on GPUs"
     if device.startswith("cuda"): torch.cuda.reset_peak_memory_stats(device)
+    gc.collect()
+    with suppress(AttributeError, OSError): ctypes.CDLL(None).malloc_trim(0) # or what was freed would not count
     with suppress(OSError): Path("/proc/self/clear_refs").write_text("5")
     return peak_memory(device)
 

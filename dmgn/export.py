@@ -98,7 +98,7 @@ def onnx_bytes(
     half: bool, # weights in 16 bits?
 ) -> bytes: # of a file
     "A network as ONNX; raises a ValueError if the packages for it are missing"
-    if not find_spec("onnxscript"): raise ValueError("ONNX needs two more packages: pip install 'dmgn[onnx]'")
+    if not find_spec("onnxscript"): raise ValueError("ONNX needs two more packages: pip install onnx onnxscript")
     made = torch.onnx.export(as_program(network, size), dynamo=True, verbose=False, input_names=["image"],
                              output_names=Images(network).names())
     model = made.model_proto

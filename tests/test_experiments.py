@@ -19,8 +19,9 @@ import small_experiment
 from dmgn.commands.main import app
 from dmgn.experiments import run as experiments
 from dmgn.experiments.definitions import Variant
+from dmgn.experiments.definitions import experiment as defined
 from dmgn.experiments.results import add_result, read_results
-from dmgn.experiments.run import dry_run, run_experiment
+from dmgn.experiments.run import dry_run, run_experiment, tests_of
 from small_experiment import NETWORK, TRAINING, experiment, variants
 from test_training import ENVIRONMENT, free_port, largest_file
 
@@ -289,3 +290,19 @@ def test_the_module_is_the_command_for_accelerate_launch(original: Path, tmp_pat
                "--only", "input", "--dry-run"]
     done = subprocess.run(command, env=os.environ | ENVIRONMENT, capture_output=True, text=True)
     assert done.returncode == 0 and "to be tested on rain100L" in done.stdout, done.stderr
+
+
+def test_a_test_set_that_can_be_fetched_is_measured_where_it_was(tmp_path: Path):
+    (tmp_path / "rain100L").mkdir()
+    assert tests_of(defined("table5"), tmp_path) == ("rain100L", "gt_rain_dev")
+    for folder in ("input", "target"): (tmp_path / "rain100H" / folder).mkdir(parents=True)
+    assert tests_of(defined("table5"), tmp_path) == ("rain100L", "gt_rain_dev", "rain100H")
+
+
+def test_results_that_others_saved_are_a_row_or_the_reason_why_not(tmp_path: Path):
+    small_experiment.make_data(tmp_path)
+    row = replace(defined("table2"), variants=(Variant("RAGNet", method="RAGNet"),))
+    assert "no folder" in "\n".join(dry_run(row, tmp_path / "out", tmp_path))
+    shutil.copytree(tmp_path / "real20_300/transmission_layer", tmp_path / "outputs/real20_300_RAGNet")
+    (record,) = run_experiment(row, tmp_path / "out", tmp_path)
+    assert record["each"]["ssim"] == [1] and "outputs/real20_300_RAGNet" in record["data"]

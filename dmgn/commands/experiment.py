@@ -42,10 +42,10 @@ def table_after_running(
 ) -> str: # columns of fixed width
     "Run what is missing; the table of all results"
     from dmgn.experiments.results import results_table
-    from dmgn.experiments.run import run_experiment
+    from dmgn.experiments.run import run_experiment, tests_of
     records = run_experiment(chosen, out, data, device, vgg, only, typer.echo)
     rows = list(dict.fromkeys(variant.name for variant in chosen.variants))
-    return repr(results_table(records, rows, chosen.test_sets))
+    return repr(results_table(records, rows, tests_of(chosen, data)))
 
 # %% ../../nbs/32_experiment_command.ipynb #c006
 def run_named_experiment(

@@ -648,7 +648,7 @@ def export_network(
       dmgn export small-deraining -o small-deraining.onnx --half
       dmgn restore photo.jpg --model small-deraining.onnx -o clean
 
-    ONNX needs pip install 'dmgn[onnx]'. What the file takes and returns is written in it."""
+    ONNX needs pip install onnx onnxscript. What the file takes and returns is written in it."""
     import warnings
 
     from dmgn.export import export

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['HELD_OUT', 'SCALES', 'PLNET_LIKE', 'BSDS', 'STEPS', 'PIXELS', 'RAINY', 'GLASS', 'ON_RAIN_ALONE', 'FACTORS',
-           'CLASSICAL', 'LIGHT_RAIN', 'HEAVY_RAIN', 'RAIN_NOTE', 'INDOOR_HAZE', 'OUTDOOR_HAZE', 'HAZE_NOTE',
+           'CLASSICAL', 'SAVED', 'LIGHT_RAIN', 'HEAVY_RAIN', 'RAIN_NOTE', 'INDOOR_HAZE', 'OUTDOOR_HAZE', 'HAZE_NOTE',
            'EXPERIMENTS', 'DataConfig', 'Variant', 'Experiment', 'reflection_training', 'reflection_network', 'table1',
            'controls', 'rain_training', 'parts_and_terms', 'table1_rain', 'table1_reflection', 'longer', 'limits',
            'loss_weights', 'without_training', 'trained', 'table2', 'table5', 'table6', 'table7', 'experiment']
@@ -43,7 +43,7 @@ class Variant:
     name: str # as the table writes it: "Base", "w/o L_adv", "DCP"
     network: DMGNConfig | None = None # to be trained; None: the method needs no training
     training: TrainConfig | None = None # of the network; its seed is set for each run
-    method: str | None = None # "input", a bundled network's name, or a classical method, see CLASSICAL
+    method: str | None = None # "input", a bundled network's name, or one of CLASSICAL and SAVED
     seeds: tuple[int, ...] = (0,) # one run each
     data: DataConfig | None = None # None: the experiment's
     test_sets: tuple[str, ...] = () # none: the experiment's
@@ -62,6 +62,7 @@ class Experiment:
     variants: tuple[Variant, ...] # the rows
     test_sets: tuple[str, ...] # the columns: names in dmgn.benchmarks, and those of HELD_OUT
     data: DataConfig | None = None # to train on
+    if_there: tuple[str, ...] = () # more of dmgn.benchmarks, measured where their folders are
     note: str = "" # where it differs from the paper, or what the data should be
 
 # %% ../../nbs/experiments/00_experiments.ipynb #c012
@@ -231,6 +232,7 @@ def loss_weights(
 
 # %% ../../nbs/experiments/00_experiments.ipynb #c022
 CLASSICAL = {"DCP": "dark_channel_prior", "YW19": "suppress_reflections"} # functions of dmgn.experiments.classical
+SAVED = {"RAGNet": "outputs/real20_300_RAGNet"} # folders of results that others saved, below the root of all data
 
 def without_training(
     *methods: str, # see Variant
@@ -255,7 +257,7 @@ def table2(
 ) -> Experiment:
     "Table II: reflection removal"
     if scale == "small":
-        rows = without_training("input", "YW19", "small-dereflection", "small-any")
+        rows = without_training("input", "YW19", "RAGNet", "small-dereflection", "small-any")
         return Experiment("table2", scale, "reflection", rows, ("real20_300",))
     rows = (*without_training("input", "YW19"), trained("reflection", PLNET_LIKE))
     return Experiment("table2", scale, "reflection", rows, ("real20", "solid", "postcard", "wild"))
@@ -272,7 +274,7 @@ def table5(
     "Table V: removal of rain streaks"
     if scale == "small":
         rows = without_training("input", "small-deraining", "small-any")
-        return Experiment("table5", scale, "deraining", rows, ("rain100L", "gt_rain_dev"))
+        return Experiment("table5", scale, "deraining", rows, ("rain100L", "gt_rain_dev"), if_there=("rain100H",))
     rows = (*without_training("input"), trained("deraining", LIGHT_RAIN, "rain100L"),
             trained("deraining", HEAVY_RAIN, "rain100H"))
     return Experiment("table5", scale, "deraining", rows, ("rain100L", "rain100H"), note=RAIN_NOTE)

@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['Split', 'split', 'folder_of', 'find_pairs', 'Sources', 'sources', 'training_set', 'evaluation_pairs', 'fingerprint',
            'fingerprints', 'origin', 'fixed_parts', 'flat', 'check_unchanged', 'Job', 'run_folder', 'results_file',
-           'results_of', 'absence', 'with_progress', 'make_job', 'plan_jobs', 'train_job', 'Method', 'method_of',
-           'Evaluation', 'evaluate_held_out', 'evaluate_method', 'trained_parts', 'make_record', 'evaluate_job',
-           'describe', 'run_experiment', 'time_steps', 'mean_step_seconds', 'log_tells', 'seconds_per_step', 'duration',
-           'dry_run']
+           'results_of', 'absence', 'with_progress', 'is_there', 'tests_of', 'make_job', 'plan_jobs', 'train_job',
+           'Method', 'method_of', 'Evaluation', 'evaluate_held_out', 'evaluate_method', 'trained_parts', 'make_record',
+           'evaluate_job', 'describe', 'run_experiment', 'time_steps', 'mean_step_seconds', 'log_tells',
+           'seconds_per_step', 'duration', 'dry_run']
 
 # %% ../../nbs/experiments/12_run.ipynb #imports
 import hashlib
@@ -34,7 +34,8 @@ from ..benchmarks import benchmark, benchmark_folder, benchmark_pairs
 from ..config import DMGNConfig
 from ..data import check_room, crops, depths_in, hold_out, images_in, pairs_in, read_pairs, size_of
 from . import classical
-from .definitions import CLASSICAL, HELD_OUT, DataConfig, Experiment, Variant
+from .comparison import saved_in
+from .definitions import CLASSICAL, HELD_OUT, SAVED, DataConfig, Experiment, Variant
 from .results import add_result, environment, processor, read_results
 from ..files import PRETRAINED, hidden, sha256, written_whole
 from ..images import to_pil
@@ -260,9 +261,12 @@ def results_of(
 # %% ../../nbs/experiments/12_run.ipynb #c076
 def absence(
     variant: Variant, # the row
+    root: Path, # of all data
 ) -> str: # empty if nothing is amiss
     "Why a method cannot be tested"
     if variant.network or variant.method in ("input", *CLASSICAL, *bundled()): return ""
+    if (folder := SAVED.get(str(variant.method))) and (root / folder).is_dir(): return ""
+    if folder: return f"no folder {root / folder} with the saved results of {variant.method}"
     return f"no network {variant.method} comes with this package (only {', '.join(bundled()) or 'none'})"
 
 # %% ../../nbs/experiments/12_run.ipynb #progress
@@ -279,6 +283,23 @@ def with_progress(
     progress = json.loads(log.read_text()) if log.exists() else {"step": 0, "seconds": 0.0}
     return replace(job, steps=steps, step=int(progress["step"]), seconds=progress["seconds"])
 
+# %% ../../nbs/experiments/12_run.ipynb #testsof
+def is_there(
+    name: str, # of a data set
+    root: Path, # of all data
+) -> bool:
+    "Has a data set been fetched?"
+    try: folder_of(name, root)
+    except FileNotFoundError: return False
+    return True
+
+def tests_of(
+    experiment: Experiment, # see Experiment
+    root: Path, # of all data
+) -> tuple[str, ...]: # names of data sets
+    "What its networks are tested on"
+    return (*experiment.test_sets, *(name for name in experiment.if_there if is_there(name, root)))
+
 # %% ../../nbs/experiments/12_run.ipynb #makejob
 def make_job(
     experiment: Experiment, # see Experiment
@@ -289,7 +310,7 @@ def make_job(
     vgg: str | Path | None = None, # weights of the VGG
 ) -> Job:
     "See what there is; raises one line if it is of another network, VGG, training or data"
-    data, wanted = variant.data or experiment.data, variant.test_sets or experiment.test_sets
+    data, wanted = variant.data or experiment.data, variant.test_sets or tests_of(experiment, root)
     fixed = fixed_parts(variant, seed, data, root, vgg)
     tests = {name: fingerprint(folder_of(name, root)) for name in wanted if name not in HELD_OUT}
     now, done = fixed | {"data": fixed.get("data", {}) | tests}, results_of(experiment, variant, seed, out)
@@ -298,7 +319,7 @@ def make_job(
         check_unchanged(record, now, what)
     job = Job(variant, seed, run_folder(experiment, variant, seed, out), data,
               task=variant.network.task if variant.network else experiment.task,
-              missing=tuple(name for name in wanted if name not in done), fixed=fixed, problem=absence(variant))
+              missing=tuple(name for name in wanted if name not in done), fixed=fixed, problem=absence(variant, root))
     return with_progress(job, root) if variant.network else job
 
 # %% ../../nbs/experiments/12_run.ipynb #planjobs
@@ -354,7 +375,7 @@ def method_of(
 ) -> Method:
     "The input itself, a classical method, a bundled network, or the best weights of a run"
     name = job.variant.method
-    if name == "input": return Method(lambda image: image)
+    if name in ("input", *SAVED): return Method(lambda image: image) # what is saved is read when it is compared
     if name in CLASSICAL: return Method(getattr(classical, CLASSICAL[name]))
     folder = PRETRAINED / name if name else job.folder / "best"
     network = DMGN.from_pretrained(folder).eval()
@@ -393,6 +414,7 @@ def evaluate_method(
     "Restore and compare every picture of a test set"
     if test_set in HELD_OUT: return evaluate_held_out(predict, test_set, job, root)
     row, pairs = benchmark(test_set), benchmark_pairs(test_set, folder_of(test_set, root))
+    if saved := SAVED.get(str(job.variant.method)): predict = saved_in(root / saved, [source for source, _ in pairs])
     return Evaluation(row.protocol, *evaluate_pairs(predict, pairs, row.protocol, row.crops))
 
 # %% ../../nbs/experiments/12_run.ipynb #trainedparts
@@ -424,6 +446,7 @@ def make_record(
     each = {name: [row[name] and round(row[name], 4) for row in rows] for name in ("psnr", "ssim")}
     data = dict(job.fixed.get("data", {}))
     if test_set not in HELD_OUT: data[test_set] = fingerprint(folder_of(test_set, root))
+    if saved := SAVED.get(str(job.variant.method)): data[saved] = fingerprint(root / saved)
     date = datetime.now(timezone.utc).isoformat(timespec="seconds")
     return {"experiment": experiment.name, "scale": experiment.scale, "variant": job.variant.name, "seed": job.seed,
             "test_set": test_set, "protocol": protocol, "pictures": len(scores), **score_values(mean),

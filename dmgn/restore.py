@@ -10,7 +10,7 @@ __all__ = ['Source', 'BLOCK', 'PARTS', 'Column', 'LUMA', 'BESIDE', 'Reading', 'T
            'eight_bits', 'in_mode_of', 'Restoration', 'as_levels', 'assemble', 'Overflow', 'run_together', 'run_in',
            'blend', 'restore_together', 'restoration', 'restore', 'CallableModule', 'outputs_at', 'check_apart',
            'picture_of', 'beside_background', 'write_parts', 'restore_file', 'read_ahead', 'of_one_size', 'failed',
-           'restore_files']
+           'restore_readings', 'restore_files']
 
 # %% ../nbs/20_restore.ipynb #c003
 import io
@@ -435,6 +435,7 @@ def assemble(
 class Overflow(UserWarning):
     "16 bits did not suffice"
 
+# %% ../nbs/20_restore.ipynb #prec1b
 @torch.inference_mode()
 def run_together(
     network: DMGN, # on the device
@@ -449,6 +450,7 @@ def run_together(
         return DMGNOutput(*whole, masks=[mask.float().cpu() for mask in out.masks])
     return [assemble([on_cpu(out)], photograph, parts) for out, photograph in zip(outs, photographs)]
 
+# %% ../nbs/20_restore.ipynb #prec1c
 def run_in(
     precision: str, # "fp32" or "bf16"
     network: DMGN, # stays as it is
@@ -506,6 +508,7 @@ def restore_together(
     return [restoration(photograph, strength, whole, dict(zip(names, masks)))
             for photograph, (whole, masks) in zip(photographs, found)]
 
+# %% ../nbs/20_restore.ipynb #parts1b
 def restoration(
     photograph: Image.Image, # upright
     strength: float, # see blend
@@ -634,6 +637,7 @@ def read_ahead(
         yield waiting.popleft()
         waiting.extend(islice(begun, 1))
 
+# %% ../nbs/20_restore.ipynb #many1b
 TOGETHER = 2**19 # pixels that a photograph may have which is not alone
 
 def of_one_size(
@@ -648,6 +652,7 @@ def of_one_size(
     for _, alike in groupby(reading, key=size):
         while some := [*islice(alike, at_once)]: yield some
 
+# %% ../nbs/20_restore.ipynb #many1c
 def failed(
     error: Exception, # that was raised
 ) -> Future: # that raises it
@@ -655,6 +660,16 @@ def failed(
     outcome: Future = Future()
     outcome.set_exception(error)
     return outcome
+
+# %% ../nbs/20_restore.ipynb #many1r
+def restore_readings(
+    some: list[Reading], # see of_one_size
+    paths: list[dict[str, Path]], # to be written for each, by part
+    **options: Any, # of restore_together
+) -> list[Restoration]:
+    "Restore photographs that have been read"
+    for (source, *_), written in zip(some, paths): check_apart(source, written)
+    return restore_together([photograph.result() for *_, photograph in some], beside_background(paths[0]), **options)
 
 # %% ../nbs/20_restore.ipynb #many2
 def restore_files(
@@ -669,18 +684,13 @@ def restore_files(
     "Restore photographs from file to file, while the next is read and the last is written"
     at_once = at_once or tiles_at_once(options.get("model"), pick_device(options.get("device")))
     with ThreadPoolExecutor(1) as disk:
-        def restored(some: list[Reading]) -> list[Future]:
-            paths = [outputs_at(target, save) for _, target, _ in some]
-            for (source, *_), written in zip(some, paths): check_apart(source, written)
-            photographs = [photograph.result() for *_, photograph in some]
-            results = restore_together(photographs, beside_background(paths[0]), **options)
-            return [disk.submit(write_parts, result, source, written, format, quality)
-                    for result, (source, *_), written in zip(results, some, paths)]
-
         def begun(some: list[Reading]) -> list[Future]: # if several fail together, each is tried by itself
-            try: return restored(some)
+            paths = [outputs_at(target, save) for _, target, _ in some]
+            try: results = restore_readings(some, paths, **options)
             except Exception as error:
                 return [failed(error)] if len(some) == 1 else [begun([one])[0] for one in some]
+            return [disk.submit(write_parts, result, source, written, format, quality)
+                    for result, (source, *_), written in zip(results, some, paths)]
 
         waiting: deque[tuple[Path, Future]] = deque()
         try:

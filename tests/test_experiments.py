@@ -21,7 +21,7 @@ from dmgn.experiments import run as experiments
 from dmgn.experiments.definitions import Variant
 from dmgn.experiments.definitions import experiment as defined
 from dmgn.experiments.results import add_result, read_results
-from dmgn.experiments.run import dry_run, run_experiment, tests_of
+from dmgn.experiments.run import dry_run, run_experiment
 from small_experiment import NETWORK, TRAINING, experiment, variants
 from test_training import ENVIRONMENT, free_port, largest_file
 
@@ -294,9 +294,9 @@ def test_the_module_is_the_command_for_accelerate_launch(original: Path, tmp_pat
 
 def test_a_test_set_that_can_be_fetched_is_measured_where_it_was(tmp_path: Path):
     (tmp_path / "rain100L").mkdir()
-    assert tests_of(defined("table5"), tmp_path) == ("rain100L", "gt_rain_dev")
+    assert experiments.tests_of(defined("table5"), tmp_path) == ("rain100L", "gt_rain_dev")
     for folder in ("input", "target"): (tmp_path / "rain100H" / folder).mkdir(parents=True)
-    assert tests_of(defined("table5"), tmp_path) == ("rain100L", "gt_rain_dev", "rain100H")
+    assert experiments.tests_of(defined("table5"), tmp_path) == ("rain100L", "gt_rain_dev", "rain100H")
 
 
 def test_results_that_others_saved_are_a_row_or_the_reason_why_not(tmp_path: Path):

@@ -685,8 +685,9 @@ def restore_files(
     at_once = at_once or tiles_at_once(options.get("model"), pick_device(options.get("device")))
     with ThreadPoolExecutor(1) as disk:
         def begun(some: list[Reading]) -> list[Future]: # if several fail together, each is tried by itself
-            paths = [outputs_at(target, save) for _, target, _ in some]
-            try: results = restore_readings(some, paths, **options)
+            try:
+                paths = [outputs_at(target, save) for _, target, _ in some]
+                results = restore_readings(some, paths, **options)
             except Exception as error:
                 return [failed(error)] if len(some) == 1 else [begun([one])[0] for one in some]
             return [disk.submit(write_parts, result, source, written, format, quality)

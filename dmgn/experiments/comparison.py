@@ -4,12 +4,11 @@
 
 # %% auto #0
 __all__ = ['Pair', 'standing', 'check_bundled', 'provenance', 'gain', 'verdict', 'bars_of_gains', 'plot_gains', 'by_network',
-           'runnable', 'examples_of', 'saved_in', 'zoom', 'taken_away', 'side_by_side']
+           'runnable', 'examples_of', 'zoom', 'taken_away', 'side_by_side']
 
 # %% ../../nbs/experiments/13_comparison.ipynb #imports
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,9 +19,9 @@ from PIL import Image, ImageDraw
 from . import classical
 from .definitions import CLASSICAL
 from .results import over_seeds
-from ..files import PRETRAINED, read_rgb, sha256
+from ..files import PRETRAINED, sha256
 from ..images import example, show_images, small_picture
-from ..metrics import psnr, saved_predictions
+from ..metrics import psnr
 from ..model import DMGN
 from ..network_files import bundled
 from ..restore import restore
@@ -154,14 +153,6 @@ def examples_of(
     "The photographs that come with the package"
     return [example(name, TASKS[task].noise) for name in names]
 
-def saved_in(
-    folder: Path, # of another program's results
-    sources: list[Path], # the inputs that it was given
-) -> Callable[[Image.Image], Image.Image]: # to be asked in their order
-    "A method whose results are there already"
-    waiting = iter(saved_predictions(folder, sources))
-    return lambda image: read_rgb(next(waiting))
-
 # %% ../../nbs/experiments/13_comparison.ipynb #sbs3
 def zoom(
     image: Image.Image, # to be marked
@@ -187,7 +178,7 @@ def taken_away(
 
 # %% ../../nbs/experiments/13_comparison.ipynb #sidebyside
 def side_by_side(
-    methods: dict[str, Callable[[Image.Image], Image.Image]], # see runnable and saved_in
+    methods: dict[str, Callable[[Image.Image], Image.Image]], # see runnable, and saved_in of dmgn.metrics
     pairs: Sequence[Pair], # see examples_of
     protocol: str = "rgb", # of the PSNR in the titles
     look: tuple[float, float] | None = None, # left and top of a rectangle in each, in shares of the sides

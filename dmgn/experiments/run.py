@@ -34,13 +34,12 @@ from ..benchmarks import benchmark, benchmark_folder, benchmark_pairs
 from ..config import DMGNConfig
 from ..data import check_room, crops, depths_in, hold_out, images_in, pairs_in, read_pairs, size_of
 from . import classical
-from .comparison import saved_in
 from .definitions import CLASSICAL, HELD_OUT, SAVED, DataConfig, Experiment, Variant
 from .results import add_result, environment, processor, read_results
 from ..files import PRETRAINED, hidden, sha256, written_whole
 from ..images import to_pil
 from ..leaks import without_leaks
-from ..metrics import Score, evaluate_pair, evaluate_pairs, mean_of
+from ..metrics import Score, evaluate_pair, evaluate_pairs, mean_of, saved_in
 from ..model import DMGN
 from ..network_files import bundled
 from ..report import score_values

@@ -180,8 +180,8 @@ def table1_reflection(
     "Table I on reflections, with real pairs and controls"
     full, protocol = reflection_network(scale), TASKS["reflection"].validation_protocol
     def training(**terms: float) -> TrainConfig:
-        changed = replace(rain_training(scale, **terms), protocol=protocol)
-        return changed if scale == "paper" else replace(changed, steps=STEPS["table1-reflection"], validate_every=400)
+        changed, steps = replace(rain_training(scale, **terms), protocol=protocol), STEPS["table1-reflection"]
+        return changed if scale == "paper" else replace(changed, steps=steps, validate_every=400, precision="bf16")
 
     rows = tuple(row for row in parts_and_terms(full, training) if row.name not in ON_RAIN_ALONE)
     if scale == "small":

@@ -4,9 +4,12 @@
 
 # %% auto #0
 __all__ = ['TAP_LAYERS', 'TAP_CHANNELS', 'read_vgg', 'vgg_layers', 'imagenet_normalised', 'VGGTrunk', 'plain_mix',
-           'shift_matrices', 'add_tap', 'shifted', 'add_tap_by_slices', 'factorised_mix', 'Hypercolumn']
+           'shift_matrices', 'add_tap', 'shifted', 'add_tap_by_slices', 'add_tap_in_tiles', 'factorised_mix',
+           'Hypercolumn']
 
 # %% ../nbs/02_hypercolumn.ipynb #c002
+from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -186,6 +189,35 @@ def add_tap_by_slices(
         mixed = mixed + shifted(upsampled(dense, (H, W)), k - 1, -2)
     return mixed
 
+# %% ../nbs/02_hypercolumn.ipynb #tiles
+def add_tap_in_tiles(
+    mixed: Tensor, # what has been mixed so far (B, O, H, W); changed, so there are no gradients
+    tap: Tensor, # (B, C, H/s, W/s) for a whole number s of 2 or more
+    weight: Tensor, # the tap's slice of the kernel (O, C, 3, 3)
+) -> Tensor: # (B, O, H, W), the sum
+    "Like add_tap, by tiles of 128 pixels a side"
+    s = mixed.shape[-1] // tap.shape[-1]
+    n = max(1, 128 // s) # the tile's side in pixels of the tap
+    for y, x in product(range(0, tap.shape[-2], n), range(0, tap.shape[-1], n)):
+        top, left = max(y - 1, 0), max(x - 1, 0)
+        part = tap[..., top : y + n + 1, left : x + n + 1]
+        nothing = mixed.new_zeros(*mixed.shape[:2], s * part.shape[-2], s * part.shape[-1])
+        share = add_tap(nothing, part, weight)[..., s * (y - top) :, s * (x - left) :]
+        mixed[..., s * y : s * (y + n), s * x : s * (x + n)] += share[..., : s * n, : s * n]
+    return mixed
+
+# %% ../nbs/02_hypercolumn.ipynb #form
+def form_for(
+    mixed: Tensor, # (B, O, H, W)
+    tap: Tensor, # (B, C, h, w)
+) -> Callable[[Tensor, Tensor, Tensor], Tensor]: # add_tap, add_tap_in_tiles or add_tap_by_slices
+    "The fastest way to add a tap; slices in a program for any size, and for gradients of a large picture"
+    (H, W), (h, w) = mixed.shape[-2:], tap.shape[-2:]
+    if any(isinstance(side, torch.SymInt) for side in (H, W)): return add_tap_by_slices
+    alone = mixed.is_cpu and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
+    if alone and max(H, W) > 128 and (H, W) == (H // h * h, H // h * w): return add_tap_in_tiles
+    return add_tap if max(H, W) <= 256 else add_tap_by_slices
+
 # %% ../nbs/02_hypercolumn.ipynb #c026
 def factorised_mix(
     image: Tensor, # (B, 3, H, W)
@@ -198,9 +230,7 @@ def factorised_mix(
     sharp_weight, *tap_weights = weight.split([sharp.shape[1], *(tap.shape[1] for tap in taps[1:])], 1)
     with own_precision(sharp): padded = F.pad(sharp, (1, 1, 1, 1), mode="reflect")
     mixed = F.conv2d(padded, sharp_weight, bias)
-    free = any(isinstance(side, torch.SymInt) for side in image.shape[-2:]) # in a program for any size
-    add = add_tap_by_slices if free or max(image.shape[-2:]) > 256 else add_tap # see "Linear in pixels"
-    for tap, tap_weight in zip(taps[1:], tap_weights): mixed = add(mixed, tap, tap_weight)
+    for tap, tap_weight in zip(taps[1:], tap_weights): mixed = form_for(mixed, tap)(mixed, tap, tap_weight)
     return mixed
 
 # %% ../nbs/02_hypercolumn.ipynb #c039

@@ -59,6 +59,9 @@ def network_folder(
     if name_or_path != path.name: places.reverse() # "./small-any" and Path("small-any") name a folder first
     for place in places:
         if folder := saved_network(place): return folder
+    if path.suffix in (".onnx", ".pt2") and path.is_file():
+        raise ValueError(f"{path} is an exported program, which `restore(photograph, model=\"{path}\")` takes: "
+                         "expected a folder with config.json and model.safetensors")
     of_hub = isinstance(name_or_path, str) and re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name_or_path)
     if of_hub and not path.exists(): return None
     raise FileNotFoundError(f"no network {str(name_or_path)!r}: expected a folder with config.json and "

@@ -33,6 +33,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
+from accelerate.state import AcceleratorState
 from accelerate.utils import ProjectConfiguration, parse_flag_from_env
 from PIL import Image
 from torch import Tensor, nn
@@ -165,6 +166,7 @@ def make_accelerator(
 ) -> Accelerator: # knows the devices and processes there are
     "One process or many, on whatever there is"
     this_process() # is asked first, as it knows where they work
+    AcceleratorState._reset_state() # or else the precision of the first run in a process would be that of all
     return Accelerator(
         mixed_precision=config.precision, gradient_accumulation_steps=config.accumulate, log_with=config.tracker,
         project_config=ProjectConfiguration(project_dir=str(out), logging_dir=str(out)),

@@ -337,6 +337,18 @@ def test_train_leaves_a_network_for_any_task(run: Callable[..., Result], task: s
     assert run("restore", "trip/a.png", "--task", task, "-o", "clean", "--model", "run/best").exit_code == 0
 
 
+def test_train_continues_in_its_precision(run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch):
+    noise_photographs("sunny")
+    command = ["train", "--task", "deraining", "--train", "sunny", "--steps", "2", *SMALL]
+    def precision() -> str: return json.loads(Path("run/train.json").read_text())["precision"]
+    for native, name in ((True, "bf16"), (False, "bf16")):
+        monkeypatch.setattr("dmgn.inference.computes_bfloat16", lambda device, native=native: native)
+        assert run(*command, *["--resume"] * (not native)).exit_code == 0 and precision() == name
+    assert refused(run(*command, "--resume", "--precision", "no"), "precision='bf16', not 'no'")
+    shutil.rmtree("run")
+    assert run(*command).exit_code == 0 and precision() == "no"
+
+
 def test_train_continues_with_the_same_only(run: Callable[..., Result]):
     noise_photographs("sunny")
     pairs_of_cats(2, 64)

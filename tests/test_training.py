@@ -119,6 +119,12 @@ def test_mixed_precision_and_accumulation_train(tmp_path: Path):
     assert all(p.isfinite().all() and p.dtype == torch.float32 for p in model.parameters())
 
 
+def test_each_run_of_a_process_has_its_own_precision(tmp_path: Path):
+    def precision(name: str | None) -> str: # as Accelerate has it
+        return make_accelerator(small_run.config(precision=name), tmp_path).mixed_precision
+    assert [precision(name) for name in ("bf16", "no", "bf16", None)] == ["bf16", "no", "bf16", "no"]
+
+
 def test_clipping_one_network_leaves_what_the_other_accumulates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     settings, unscaled = small_run.config(clip=0.01, accumulate=2), []
     run = Run(small_run.network(), settings, 8, make_accelerator(settings, tmp_path))

@@ -8,13 +8,15 @@ __all__ = ['DATA', 'FOLDERS', 'Task', 'Train', 'TrainShare', 'Val', 'Pairs', 'Va
            'Epochs', 'Batch', 'Accumulate', 'LearningRate', 'Seed', 'Precision', 'Critic', 'Compile', 'Out', 'Resume',
            'NewData', 'NoCheck', 'ValidateEvery', 'SaveMinutes', 'Workers', 'Tracker', 'images_below', 'without_copies',
            'split_photographs', 'pairs_below', 'split_pairs', 'Given', 'check_shares', 'located', 'settled', 'checked',
-           'read_settings', 'settings_to_record', 'record_settings', 'RunFiles', 'kept_validation', 'find_files',
-           'leave_out_leaks', 'fingerprint', 'check_photographs', 'build_data', 'build_network', 'check_out',
-           'settings_of', 'skipped', 'run_training', 'option', 'RepeatedPairs', 'two_by_two', 'train_network']
+           'read_settings', 'settings_to_record', 'record_settings', 'usual_precision', 'RunFiles', 'kept_validation',
+           'find_files', 'leave_out_leaks', 'fingerprint', 'check_photographs', 'build_data', 'build_network',
+           'check_out', 'settings_of', 'skipped', 'run_training', 'option', 'RepeatedPairs', 'two_by_two',
+           'train_network']
 
 # %% ../../nbs/22_train_command.ipynb #c002
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -252,6 +254,23 @@ def record_settings(
     found = settings_to_record(settings, out, resume, new_data)
     out.mkdir(parents=True, exist_ok=True)
     with written_whole(out / "data.json") as partial: partial.write_text(json.dumps(found, indent=2))
+
+# %% ../../nbs/22_train_command.ipynb #prec
+def usual_precision(
+    preset: str, # "small", "base" or "paper"
+    out: Path, # folder of the run
+    resume: bool, # continue what is there?
+) -> str | None: # "no" or "bf16"; None: as `accelerate launch` was told
+    "The precision of a training for which none was given"
+    from dmgn.inference import computes_bfloat16
+    from dmgn.training import this_process
+    path = out / "train.json"
+    if resume and path.exists():
+        try: return json.loads(path.read_text())["precision"]
+        except (ValueError, KeyError, TypeError, RecursionError):
+            raise ValueError(f"{path} does not say what a run was started with: give its --precision") from None
+    if preset == "paper" or "ACCELERATE_MIXED_PRECISION" in os.environ: return None
+    return "bf16" if computes_bfloat16(this_process().device) else "no"
 
 # %% ../../nbs/22_train_command.ipynb #h006
 @dataclass(frozen=True)
@@ -524,7 +543,8 @@ Batch = Annotated[int | None, option("Samples in each process at a time.", defau
 Accumulate = Annotated[int | None, option("Batches in each update.", default="1", min=1)]
 LearningRate = Annotated[float | None, option("Adam's, at its highest.", default="2e-3 (small), 2e-4 (paper)")]
 Seed = Annotated[int, option("Of weights and samples.", min=0, max=2**63 - 1)]
-Precision = Annotated[str | None, option("no, bf16 or fp16.", default="as accelerate is configured")]
+Precision = Annotated[str | None, option("no, bf16 or fp16.", default="bf16 where the device computes in it, "
+                                         "or as accelerate launch was told; paper: no")]
 Critic = Annotated[str | None, option("The discriminator's loss: hinge, or paper for Eq. 14.", default="hinge (paper)")]
 Compile = Annotated[bool, option("Compile the network with torch.compile.", "--compile")]
 
@@ -588,6 +608,7 @@ def train_network(
         suffixes, tuple(pair_share or (0.3,)), hold_out_pairs, clean_share, tuple(streaks or ()), depth, model, preset,
         crop, short_sides, vgg, synthesis))
     check_out(out, resume)
+    precision = precision or usual_precision(preset, out, resume)
     config = make_config(preset, given.task, dict(
         steps=steps, epochs=epochs, batch=batch, accumulate=accumulate, learning_rate=learning_rate, critic=critic,
         seed=seed, validate_every=validate_every, save_minutes=save_minutes, workers=workers, precision=precision,

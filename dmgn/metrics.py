@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['DEFINITIONS', 'PROTOCOLS', 'Picture', 'as_float64', 'rgb_to_y', 'check_protocol', 'psnr', 'ssim', 'lmse', 'ncc',
            'lpips_network', 'lpips', 'Score', 'evaluate_pair', 'mean_of', 'crop_centre', 'names_of', 'evaluate_pairs',
-           'evaluate_folder', 'saved_predictions', 'saved_in']
+           'evaluate_folder', 'saved_predictions', 'in_turn', 'saved_in']
 
 # %% ../nbs/18_metrics.ipynb #c002
 import os
@@ -250,10 +250,16 @@ def saved_predictions(
     return [found[name] for name in wanted]
 
 # %% ../nbs/18_metrics.ipynb #savedin
+def in_turn(
+    saved: list[Path],  # pictures
+) -> Callable[[Image.Image], Image.Image]:  # to be asked in their order
+    "What was saved, picture by picture, whatever it is asked about"
+    waiting = iter(saved)
+    return lambda image: read_rgb(next(waiting))
+
 def saved_in(
     folder: Path,  # of a method's results
     sources: list[Path],  # pictures of the test set
 ) -> Callable[[Image.Image], Image.Image]:  # to be asked in their order
     "A method whose results are there already"
-    waiting = iter(saved_predictions(folder, sources))
-    return lambda image: read_rgb(next(waiting))
+    return in_turn(saved_predictions(folder, sources))

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['SUBFOLDERS', 'SIZES', 'DESCRIPTIONS', 'XMP_HEAD', 'EXTENDED_HEAD', 'XMP_TAG', 'IPTC_TAG', 'LAYOUT', 'CAPTIONS',
-           'LOSSLESS', 'CHOICE', 'DEEP', 'ByteByByte', 'writable', 'descriptions', 'xmp_of', 'iptc_of', 'texts_of',
-           'belongings', 'is_lossless_webp', 'choices_of', 'LostBits', 'bits_of', 'read_head', 'read_photograph',
-           'format_of', 'storable', 'segment', 'jpeg_segments', 'tiff_tags', 'png_texts', 'belongings_for',
-           'choices_for', 'own_format', 'transparent_bmp', 'save_like']
+           'LOSSLESS', 'CHOICE', 'DEEP', 'ByteByByte', 'writable_entries', 'descriptions', 'xmp_of', 'iptc_of',
+           'texts_of', 'belongings', 'is_lossless_webp', 'choices_of', 'LostBits', 'bits_of', 'read_head',
+           'read_photograph', 'format_of', 'storable', 'segment', 'jpeg_segments', 'tiff_tags', 'png_texts',
+           'belongings_for', 'choices_for', 'own_format', 'transparent_bmp', 'save_like']
 
 # %% ../nbs/35_photographs.ipynb #c003
 import io
@@ -39,7 +39,7 @@ class ByteByByte(str):
     ) -> bytes: # a byte for each letter
         return super().encode("latin-1")
 
-def writable(
+def writable_entries(
     entries: dict[int, Any], # of EXIF data
     folder: int | None = None, # number of their subfolder
 ) -> dict[int, Any]: # those that can be written
@@ -60,9 +60,9 @@ def descriptions(
 ) -> bytes: # empty if there are none
     "The EXIF data that do not depend on how the pixels are stored; a TIFF file keeps both kinds together"
     kept = Image.Exif()
-    kept.update(writable({tag: exif[tag] for tag in DESCRIPTIONS if tag in exif and tag not in SUBFOLDERS}))
+    kept.update(writable_entries({tag: exif[tag] for tag in DESCRIPTIONS if tag in exif and tag not in SUBFOLDERS}))
     for folder in SUBFOLDERS:
-        entries = writable({k: v for k, v in exif.get_ifd(folder).items() if k not in SIZES}, folder)
+        entries = writable_entries({k: v for k, v in exif.get_ifd(folder).items() if k not in SIZES}, folder)
         if entries: kept[folder] = entries
     return kept.tobytes() if len(kept) else b""
 
@@ -252,8 +252,8 @@ def tiff_tags(
     "EXIF, XMP and IPTC as a TIFF file has them"
     tags = Image.Exif()
     tags.load(info.get("exif", b""))
-    tags.update(writable({tag: value for tag, value in tags.items() if tag not in SUBFOLDERS}))
-    for folder in SUBFOLDERS: (entries := tags.get_ifd(folder)).update(writable(entries, folder))
+    tags.update(writable_entries({tag: value for tag, value in tags.items() if tag not in SUBFOLDERS}))
+    for folder in SUBFOLDERS: (entries := tags.get_ifd(folder)).update(writable_entries(entries, folder))
     if info.get("xmp"): tags[XMP_TAG] = info["xmp"]
     if info.get("iptc", b"8BIM")[:4] != b"8BIM": tags[IPTC_TAG] = info["iptc"]
     return tags

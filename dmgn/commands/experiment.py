@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ExperimentName', 'DataFolder', 'RunsFolder', 'ScaleOption', 'OnlyOption', 'DryRunOption', 'VggOption',
            'EvaluationDevice', 'measure_app', 'ResultFile', 'MeasuringDevice', 'MemoryLimit', 'table_after_running',
-           'run_named_experiment', 'writable', 'measure_table3', 'measure_steps', 'measure_masks_command',
+           'run_named_experiment', 'writable', 'measurable', 'measure_table3', 'measure_steps', 'measure_masks_command',
            'measure_switches_command', 'measure_precision_command', 'run_benchmark']
 
 # %% ../../nbs/32_experiment_command.ipynb #c002
@@ -89,9 +89,16 @@ def writable(
     check_writable(path)
     return path
 
+def measurable(
+    device: str, # as given
+) -> str: # the same
+    "Raise one line unless memory can be measured there"
+    if device in ("cpu", "cuda"): return device
+    raise ValueError(f"device {device}: expected cpu or cuda, whose memory can be measured")
+
 ResultFile = Annotated[Path, typer.Option("--out", "-o", metavar="FILE", callback=writable,
                                           help="Result file, JSON lines, added to.")]
-MeasuringDevice = Annotated[str, typer.Option(help="cpu or cuda.")]
+MeasuringDevice = Annotated[str, typer.Option(help="cpu or cuda.", callback=measurable)]
 MemoryLimit = Annotated[float, typer.Option(help="GiB that a measurement may take.")]
 
 # %% ../../nbs/32_experiment_command.ipynb #m002

@@ -481,10 +481,9 @@ def predictor(
     precision: str, # of the features
 ) -> Callable[[Any], Any]: # from an input to its prediction, both PIL images; asked in the inputs' order
     "A network, or the next of the saved pictures"
-    from dmgn.files import read_rgb
+    from dmgn.metrics import in_turn
     from dmgn.restore import restore
-    waiting = iter(saved)
-    if saved: return lambda image: read_rgb(next(waiting))
+    if saved: return in_turn(saved)
     return lambda image: restore(image, None, network, tile, device, precision=precision).background
 
 # %% ../../nbs/21_commands.ipynb #score1

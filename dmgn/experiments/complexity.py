@@ -247,7 +247,7 @@ def measure_missing(
         record = {"experiment": experiment, "scale": "small", "variant": variant, "side": side, "device": device}
         add_result(out, record | result | {"environment": environment(device), "date": time.strftime("%Y-%m-%d")})
         said = result.get("left_out") or f"{result['seconds']:.2f} s, {result['memory']:.0f} MiB"
-        print(f"{variant} at {side} x {side}: {said}", flush=True)
+        print(f"{variant} at {side} x {side}: {said}" if side else f"{variant}: {said}", flush=True)
 
 # %% ../../nbs/experiments/04_table3_complexity.ipynb #forward
 SIDES = (128, 192, 256, 384, 512, 768, 1024)

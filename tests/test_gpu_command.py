@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from dmgn.experiments import gpu
+from test_training import ENVIRONMENT, free_port
 
 QUICK = ("table3", "restoring")
 GOLDEN, TABLE3 = gpu.PIECES[1:3]
@@ -109,6 +110,20 @@ def test_training_stops_when_the_time_is_up_and_goes_on(tmp_path: Path, on_cpu: 
     assert 0 < steps[0] < steps[1] < row["steps"] == 100_000 and row["vgg"] == "random"
     assert gpu.progress_of_training("reflection", tmp_path).startswith(f"train_reflection: step {steps[1]} of 100000")
     assert gpu.progress_of_training("deraining", tmp_path) == "train_deraining: not begun"
+
+
+def test_two_processes_train_together_after_one_has_measured(tmp_path: Path):
+    script = tmp_path/"command.py" # without the pieces, which are measured by one process as ever
+    script.write_text("from dmgn.experiments import gpu\ngpu.PIECES = ()\nif __name__ == '__main__': gpu.main()\n")
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(free_port())]
+    done = subprocess.run([*launch, script, "--device", "cpu", "--minutes", "2", "--out", tmp_path/"out"], timeout=300,
+                          env=ENVIRONMENT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("the same command goes on with what is left") == 1
+    for task in ("reflection", "deraining"):
+        [row] = rows(f"train_{task}", tmp_path/"out")
+        assert row["step"] == 4 and row["processes"] == 2 and row["samples"] == 8
+        assert done.stdout.count(f"train_{task}: step 4 of 4") == 1
 
 
 def test_data_are_found_under_the_names_of_the_experiments(tmp_path: Path):

@@ -202,7 +202,7 @@ class NetworkFiles(nn.Module, PyTorchModelHubMixin):
         with torch.device("meta"): network = cls(config, vgg_weights="random") # without memory yet
         if misfit := first_misfit(network.state_dict(), found, dtype):
             raise ValueError(f"{folder}: model.safetensors does not fit config.json: {misfit[:300]}")
-        network.to_empty(device="cpu").load_state_dict(found)
+        network.load_state_dict({name: tensor.float() for name, tensor in found.items()}, assign=True)
         return network.eval().to(memory_format=torch.channels_last)
 
     def save_pretrained(self,

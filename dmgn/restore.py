@@ -388,6 +388,7 @@ class Restoration:
     separator_mask: Tensor | None = field(repr=False) # A (1, 1, H, W)
     noise_distribution_map: Tensor | None = field(repr=False) # A_r (1, 1, H, W)
     masks: dict[str, Tensor] = field(repr=False) # of the cells "G_b 1", ... (1, 1, h, w); empty if tiled
+    precision: str = "fp32" # that the features had
 
     def _repr_png_(self) -> bytes:
         pair = [eight_bits(picture).convert("RGBA") for picture in (self.image, self.background)]
@@ -452,20 +453,20 @@ def run_together(
 
 # %% ../nbs/20_restore.ipynb #prec1c
 def run_in(
-    precision: str, # "fp32" or "bf16"
+    precision: str, # "fp32", "bf16" or "fp16"
     network: DMGN, # stays as it is
     photographs: Sequence[Image.Image], # upright; several only if they fit into a batch, see run_together
     parts: tuple[str, ...], # to keep, of PARTS
     side: int, # of a tile
     device: torch.device, # to run on
-) -> list[tuple[dict[str, np.ndarray], list[Tensor]]]: # of each: parts by name; masks of the cells, if there are any
+) -> tuple[str, list[tuple[dict[str, np.ndarray], list[Tensor]]]]: # the precision in the end; parts and masks of each
     "What a network makes of photographs; in 32 bits if 16 do not suffice"
     ready = prepared(network, device, precision)
     try:
-        if len(photographs) > 1: return run_together(ready, photographs, parts, device)
+        if len(photographs) > 1: return precision, run_together(ready, photographs, parts, device)
         (photograph,) = photographs
         with attention_of_the_whole(ready, photograph, side, device):
-            return [assemble(run_tiled(ready, photograph, side, device, parts), photograph, parts)]
+            return precision, [assemble(run_tiled(ready, photograph, side, device, parts), photograph, parts)]
     except FloatingPointError:
         if precision == "fp32": raise
     warnings.warn(f"{precision} did not suffice for this network: restored in fp32", Overflow, stacklevel=2)
@@ -494,18 +495,20 @@ def restore_together(
     tile: int | None = None, # side of the tiles in pixels, at least 64; None: as memory allows
     device: str | torch.device | None = None, # None: a GPU if there is one
     strength: float = 1, # 0: nothing is changed, 1: the network's result
-    precision: str = "auto", # "fp32", "bf16", or the fastest of the device
+    precision: str = "auto", # "fp32", "bf16", "fp16", or the fastest of the device
 ) -> list[Restoration]: # with these parts
     "Restore, and keep what is asked for"
     for photograph in photographs: check_depth(photograph)
     network, device = load_network(task, model), pick_device(device)
-    side, precision = pick_tile(photographs[0].size, network.config, tile), pick_precision(precision, device)
+    exported = not isinstance(network, DMGN)
+    side = pick_tile(photographs[0].size, network.config, tile or getattr(network, "size", None))
+    precision = "fp32" if exported else pick_precision(precision, device)
     if len(photographs) > 1 and max(photographs[0].size) > side:
         same = (parts, task, network, tile, device, strength, precision)
         return [restore_together([one], *same)[0] for one in photographs]
-    found = run_in(precision, network, photographs, ("background", *parts), side, device)
+    used, found = run_in(precision, network, photographs, ("background", *parts), side, device)
     names = mask_names(network.config)
-    return [restoration(photograph, strength, whole, dict(zip(names, masks)))
+    return [restoration(photograph, strength, whole, dict(zip(names, masks)), used)
             for photograph, (whole, masks) in zip(photographs, found)]
 
 # %% ../nbs/20_restore.ipynb #parts1b
@@ -514,13 +517,14 @@ def restoration(
     strength: float, # see blend
     whole: dict[str, np.ndarray], # parts by name
     masks: dict[str, Tensor], # by cell
+    precision: str = "fp32", # of the features
 ) -> Restoration:
     "Arrays as pictures and tensors, in the photograph's mode"
     images = {name: Image.fromarray(whole[name]) for name in PARTS[:3] if name in whole}
     maps = {name: torch.from_numpy(whole[name])[None, None] for name in PARTS[3:] if name in whole}
     background = in_mode_of(photograph, blend(photograph, images.pop("background"), strength))
     kept = dict.fromkeys(PARTS[1:]) | images | maps
-    return Restoration(photograph, background, **kept, masks=masks)
+    return Restoration(photograph, background, **kept, masks=masks, precision=precision)
 
 # %% ../nbs/20_restore.ipynb #c045
 def restore(
@@ -531,7 +535,7 @@ def restore(
     device: str | torch.device | None = None, # None: a GPU if there is one
     value_range: tuple[float, float] | None = None, # black and white of an array or a tensor of floats
     strength: float = 1, # 0: nothing is changed, 1: the network's result
-    precision: str = "auto", # "fp32", "bf16", or the fastest of the device
+    precision: str = "auto", # "fp32", "bf16", "fp16", or the fastest of the device
 ) -> Restoration: # background, noise, masks
     "Remove rain, reflections or haze from a photograph"
     photograph = as_photograph(image, value_range)
@@ -683,19 +687,19 @@ def restore_files(
 ) -> Iterator[tuple[Path, BaseException | None]]: # each photograph in its turn, and what went wrong
     "Restore photographs from file to file, while the next is read and the last is written"
     at_once = at_once or tiles_at_once(options.get("model"), pick_device(options.get("device")))
-    with ThreadPoolExecutor(1) as disk:
+    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
         def begun(some: list[Reading]) -> list[Future]: # if several fail together, each is tried by itself
             try:
                 paths = [outputs_at(target, save) for _, target, _ in some]
                 results = restore_readings(some, paths, **options)
             except Exception as error:
                 return [failed(error)] if len(some) == 1 else [begun([one])[0] for one in some]
-            return [disk.submit(write_parts, result, source, written, format, quality)
+            return [writer.submit(write_parts, result, source, written, format, quality)
                     for result, (source, *_), written in zip(results, some, paths)]
 
         waiting: deque[tuple[Path, Future]] = deque()
         try:
-            reading = read_ahead(jobs, lambda source: disk.submit(read_photograph, source, max_pixels), at_once)
+            reading = read_ahead(jobs, lambda source: reader.submit(read_photograph, source, max_pixels), at_once)
             for some in of_one_size(reading, at_once):
                 waiting.extend((source, outcome) for (source, *_), outcome in zip(some, begun(some)))
                 while len(waiting) > at_once: yield waiting[0][0], waiting.popleft()[1].exception()

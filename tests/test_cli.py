@@ -476,3 +476,23 @@ def test_train_takes_several_folders_of_each_kind(run: Callable[..., Result]):
     assert refused(run(*command, *rest, "--pair-share", "0.5", "--out", "other"), "3 of --pair-share for 2 of --pairs")
     result = run("train", "--task", "any", "--pairs", "rainy", "--out", "other")
     assert result.exit_code == 2 and "--pairs needs two folders" in result.stderr
+
+
+def test_restoring_imports_no_more_than_it_needs(tmp_path: Path):
+    heavy = ("accelerate", "matplotlib", "onnx", "scipy", "skimage", "sympy", "torchvision")
+    code = (f"import sys; from dmgn.commands.main import app; sys.argv[1:] = ['restore', 'a.png', '-o', 'clean']\n"
+            f"try: app()\nfinally: print([name for name in {heavy} if name in sys.modules])")
+    example("cat")[0].crop((0, 0, 32, 32)).save(tmp_path/"a.png")
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert (tmp_path/"clean/a.png").exists(), done.stderr
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_half_as_large_an_export_restores(run: Callable[..., Result], network: str):
+    pytest.importorskip("onnxscript", reason="ONNX needs onnx and onnxscript")
+    pytest.importorskip("onnxruntime", reason="an ONNX file needs onnxruntime")
+    for name, options in (("whole.onnx", []), ("half.onnx", ["--half"])):
+        assert run("export", network, "-o", name, "--size", "64", *options).exit_code == 0
+    assert Path("half.onnx").stat().st_size < 0.6 * Path("whole.onnx").stat().st_size
+    assert run("restore", "trip/a.png", "-o", "clean", "--model", "half.onnx").exit_code == 0
+    assert files("clean") == ["a.png"]

@@ -1,4 +1,4 @@
-"Photographs restored by two processes, as `accelerate launch` starts them."
+"Photographs restored by two processes that torchrun starts, as `accelerate launch` does."
 import os
 import shutil
 import signal

@@ -71,7 +71,7 @@ TaskOption = Annotated[str | None, typer.Option(show_default=False,
     help="What to remove: deraining, reflection or dehazing (rain, dereflection and haze mean the same), or any. "
          "[default: what --model was trained for, or any]")]
 PrecisionOption = Annotated[str, typer.Option(
-    help="fp32, bf16, or auto: 16 bits where the device computes in them itself.")]
+    help="fp32, bf16, fp16, or auto: 16 bits where the device computes in them itself.")]
 ModelOption = Annotated[str | None, typer.Option(show_default=False,
     help="A bundled name, folder, Hub repository or authors' checkpoint. [default: the bundled network of the task, "
          "small-any without one]")]
@@ -479,12 +479,18 @@ def predictor(
     device: str | None, # where to run
     tile: int | None, # side of the tiles
     precision: str, # of the features
+    used: set[str], # added to: the precisions that it came to
 ) -> Callable[[Any], Any]: # from an input to its prediction, both PIL images; asked in the inputs' order
     "A network, or the next of the saved pictures"
     from dmgn.metrics import in_turn
-    from dmgn.restore import restore
+    from dmgn.restore import restore_together
     if saved: return in_turn(saved)
-    return lambda image: restore(image, None, network, tile, device, precision=precision).background
+    def restored(image: Any) -> Any:
+        (result,) = restore_together([image], (), None, network, tile, device, precision=precision)
+        used.add(result.precision)
+        return result.background
+
+    return restored
 
 # %% ../../nbs/21_commands.ipynb #score1
 def scores_of(
@@ -549,19 +555,19 @@ def check_reports(
 def settings_of(
     scoring: Scoring, # what was scored, and how
     asked: dict[str, Any], # options of the call
+    used: set[str], # precisions
 ) -> dict[str, str]: # as options are written
     "All that the scores depend on beside files and versions"
-    from dmgn.inference import pick_precision
-    from dmgn.restore import pick_device
     settings = {name: str(value) for name, value in asked.items()} | {"protocol": scoring.protocol}
-    precision = pick_precision(settings.pop("precision"), pick_device(asked.get("device")))
-    return settings if scoring.saved else settings | {"task": scoring.task, "precision": precision}
+    settings.pop("precision")
+    return settings if scoring.saved else settings | {"task": scoring.task, "precision": ", ".join(sorted(used))}
 
 # %% ../../nbs/21_commands.ipynb #rep5
 def write_reports(
     scoring: Scoring, # what was scored, and how
     scores: dict[str, list[Any]], # of each picture, by what was scored
     asked: dict[str, Any], # options of the call
+    used: set[str], # precisions
     model: str | None, # that was named
     csv: Path | None, # file to write
     json: Path | None, # file to write
@@ -571,7 +577,7 @@ def write_reports(
     if csv: write_csv(csv, scores)
     if not json: return
     weights = None if scoring.saved else weights_of(model or find_task(scoring.task).network)
-    write_json(json, report(scores, files_of(scoring), scoring.protocol, settings_of(scoring, asked), weights))
+    write_json(json, report(scores, files_of(scoring), scoring.protocol, settings_of(scoring, asked, used), weights))
 
 # %% ../../nbs/21_commands.ipynb #eopt
 BenchmarkOption = Annotated[str | None, typer.Option(metavar="NAME",
@@ -627,9 +633,10 @@ def evaluate(
     scoring = what_to_score(inputs, targets, pred, benchmark, root, task, protocol)
     check_reports([path for path in (csv, json) if path], scoring)
     scoring, network = network_to_score(scoring, model, device, tile, precision)
-    scores = scores_of(scoring, predictor(scoring.saved, network, device, tile, precision), lpips)
+    used: set[str] = set()
+    scores = scores_of(scoring, predictor(scoring.saved, network, device, tile, precision, used), lpips)
     print_scores(scoring, scores)
-    write_reports(scoring, scores, asked, model, csv, json)
+    write_reports(scoring, scores, asked, used, model, csv, json)
 
 # %% ../../nbs/21_commands.ipynb #exp1
 @app.command("export")

@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
@@ -52,7 +53,7 @@ from ..report import Table
 from ..restore import restore, restore_file
 
 # %% ../../nbs/experiments/16_speed.ipynb #s005
-FORMS = ("plain", "dense", *PRECISIONS)
+FORMS = ("plain", "dense", "fp32", "bf16") # the last two are precisions, too
 
 class DenseHead(Hypercolumn):
     "The factorised head with dense upsampling matrices at every size"
@@ -196,7 +197,7 @@ def measure_folder(
 
 # %% ../../nbs/experiments/16_speed.ipynb #st1
 STARTS = {"dmgn --help": ["-m", "dmgn", "--help"],
-          "dmgn restore": ["-c", "from dmgn.restore import load_network; load_network()"],
+          "dmgn restore": ["-m", "dmgn", "restore", "grey.png", "-o", "restored"],
           "import torch": ["-c", "import torch"]} # what Python is given
 
 def measure_start(
@@ -206,7 +207,11 @@ def measure_start(
     repeats: int = 5, # the best of which counts
 ) -> dict[str, Any]: # seconds
     "From the start of a process to its end"
-    def run() -> None: subprocess.run([sys.executable, *STARTS[variant]], check=True, stdout=subprocess.DEVNULL)
+    def run() -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            Image.new("RGB", (16, 16), "grey").save(Path(folder, "grey.png"))
+            subprocess.run([sys.executable, *STARTS[variant]], check=True, stdout=subprocess.DEVNULL, cwd=folder)
+
     return {"seconds": min(timed(run, "cpu")[0] for _ in range(repeats)), "memory": 0.0, "memory_loaded": 0.0}
 
 # %% ../../nbs/experiments/16_speed.ipynb #s025
@@ -238,7 +243,7 @@ def jobs_of(
     device: str = "cpu", # "cpu" or "cuda"
 ) -> dict[str, tuple[Callable[..., Any], list[tuple[str, int]]]]: # by kind: what measures it, variants and sides
     "What is measured"
-    native = [p for p in PRECISIONS if p == "fp32" or computes_bfloat16(torch.device(device))]
+    native = [p for p in FORMS[2:] if p == "fp32" or computes_bfloat16(torch.device(device))]
     forms, small = [*FORMS[:2], *native], next(iter(designs()))
     squares = [(f"{design} {form}", side) for side in sides for design in designs() for form in forms
                if side <= 1024 or (design != "paper" and form in PRECISIONS)]
@@ -284,7 +289,7 @@ def peaks_of(
     device: str = "cpu", # "cpu" or "cuda"
 ) -> dict[str, float]: # by precision
     "Multiply-adds a second at best"
-    found = {p: latest(records, "speed-peak", p, device).values() for p in PRECISIONS}
+    found = {p: latest(records, "speed-peak", p, device).values() for p in FORMS[2:]}
     measured = {p: [r["per_second"] for r in rows if "per_second" in r] for p, rows in found.items()}
     return {p: max(rates) for p, rates in measured.items() if rates}
 

@@ -211,12 +211,12 @@ def form_for(
     mixed: Tensor, # (B, O, H, W)
     tap: Tensor, # (B, C, h, w)
 ) -> Callable[[Tensor, Tensor, Tensor], Tensor]: # add_tap, add_tap_in_tiles or add_tap_by_slices
-    "The fastest way to add a tap; slices in a program for any size, and for gradients of a large picture"
+    "Matrices up to 256 pixels a side; above, tiles on a CPU without gradients, and else slices"
     (H, W), (h, w) = mixed.shape[-2:], tap.shape[-2:]
-    if any(isinstance(side, torch.SymInt) for side in (H, W)): return add_tap_by_slices
+    if any(isinstance(side, torch.SymInt) for side in (H, W)): return add_tap_by_slices # exported for any size
+    if max(H, W) <= 256: return add_tap
     alone = mixed.is_cpu and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
-    if alone and max(H, W) > 128 and (H, W) == (H // h * h, H // h * w): return add_tap_in_tiles
-    return add_tap if max(H, W) <= 256 else add_tap_by_slices
+    return add_tap_in_tiles if alone and (H, W) == (H // h * h, H // h * w) else add_tap_by_slices
 
 # %% ../nbs/02_hypercolumn.ipynb #c026
 def factorised_mix(

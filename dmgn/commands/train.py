@@ -528,7 +528,7 @@ Streaks = Annotated[list[Path] | None, option("Folder of rain streaks on black, 
 Synthesis = Annotated[str | None, option("Synthetic reflections: plnet, ceilnet, mixed (both) or wide.",
                                          default="wide (small), mixed (paper)")]
 Depth = Annotated[Path | None, option("Folder of depth maps for dehazing, named as the photographs.")]
-Crop = Annotated[int | None, option("Side of the crops.", default="64 (small), 256 (paper)", min=16)]
+Crop = Annotated[int | None, option("Side of the crops.", default="64 (small), 96 (base), 256 (paper)", min=16)]
 ShortSides = Annotated[tuple[int, int] | None, option("Resize to short sides in this range before cropping.",
                                                       default="no (small), 320 480 (paper)", metavar="MIN MAX")]
 
@@ -541,7 +541,7 @@ Steps = Annotated[int | None, option("Updates of the weights; more than before l
 Epochs = Annotated[float | None, option("Passes through the data.", default="100 (paper)")]
 Batch = Annotated[int | None, option("Samples in each process at a time.", default="4", min=1)]
 Accumulate = Annotated[int | None, option("Batches in each update.", default="1", min=1)]
-LearningRate = Annotated[float | None, option("Adam's, at its highest.", default="2e-3 (small), 2e-4 (paper)")]
+LearningRate = Annotated[float | None, option("Adam's, at its highest.", default="2e-3 (small, base), 2e-4 (paper)")]
 Seed = Annotated[int, option("Of weights and samples.", min=0, max=2**63 - 1)]
 Precision = Annotated[str | None, option("no, bf16 or fp16.", default="bf16 where the device computes in it, "
                                          "or as accelerate launch was told; paper: no")]

@@ -32,6 +32,7 @@ def computes_bfloat16(
     checks = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
     return any(check() for check in checks if check)
 
+# %% ../nbs/34_inference.ipynb #i006b
 def fastest_precision(
     device: torch.device, # CPU or GPU
 ) -> str: # one of PRECISIONS

@@ -500,9 +500,9 @@ def restore_together(
     "Restore, and keep what is asked for"
     for photograph in photographs: check_depth(photograph)
     network, device = load_network(task, model), pick_device(device)
-    exported = not isinstance(network, DMGN)
     side = pick_tile(photographs[0].size, network.config, tile or getattr(network, "size", None))
-    precision = "fp32" if exported else pick_precision(precision, device)
+    precision = pick_precision(precision, device)
+    if not isinstance(network, DMGN): precision = "fp32" # of an exported program
     if len(photographs) > 1 and max(photographs[0].size) > side:
         same = (parts, task, network, tile, device, strength, precision)
         return [restore_together([one], *same)[0] for one in photographs]

@@ -110,10 +110,7 @@ def test_training_without_validation_pairs_is_refused(tmp_path: Path):
 
 
 def test_mixed_precision_and_accumulation_train(tmp_path: Path):
-    from accelerate.state import AcceleratorState
-    AcceleratorState._reset_state(True)
-    try: model = small_run.run(tmp_path, steps=2, precision="bf16", accumulate=2, validate_every=2)
-    finally: AcceleratorState._reset_state(True)
+    model = small_run.run(tmp_path, steps=2, precision="bf16", accumulate=2, validate_every=2)
     progress = checkpoint(tmp_path)["progress"]
     assert (progress["step"], progress["samples"]) == (2, 8)
     assert all(p.isfinite().all() and p.dtype == torch.float32 for p in model.parameters())

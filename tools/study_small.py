@@ -2,7 +2,7 @@
 
 python tools/study_small.py --data DATA --vgg FILE --out nbs/experiments/results/small_study.jsonl [--minutes 7]
 python tools/study_small.py --data DATA --vgg FILE --out nbs/experiments/results/learning_small.jsonl --steps 500 \
-    --seeds 0 1 --only "width 16, 3 taps" # and once more with "width 16, 3 taps, fp32": a process has one precision
+    --seeds 0 1 --only "width 16, 3 taps" "width 16, 3 taps, fp32"
 One thread, so that CPU time is what it costs, whatever else the machine does. What the file holds already is left out.
 Measured: decibels on held-out photographs, and CPU time per megapixel of restoring."""
 import argparse

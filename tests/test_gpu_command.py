@@ -91,7 +91,7 @@ def test_a_gpu_has_more_to_do():
     jobs = {piece.name: piece.jobs("cuda") for piece in gpu.PIECES}
     assert {job["side"] for job in jobs["table3"]} >= {128, 256, 512, 1024, 2048}
     assert {job["batch"] for job in jobs["table3"]} == {1, 8}
-    assert {job["form"] for job in jobs["table3"]} == {"plain", "factorised", "compiled"}
+    assert {job["form"] for job in jobs["table3"]} == {"plain", "factorised", "compiled", "graphs"}
     assert {(job["preset"], job["precision"]) for job in jobs["steps"]} == {
         (preset, precision) for preset in ("small", "base", "paper") for precision in ("no", "bf16", "fp16")}
     assert {"fp32", "bf16", "fp16"} < {job["precision"] for job in jobs["golden"]}

@@ -71,7 +71,7 @@ PLNET_LIKE = DataConfig(photographs="photographs", pairs="plnet_real", synthesis
 BSDS = DataConfig(photographs="bsds_train", crop=96, short_sides=(96, 320))
 
 # %% ../../nbs/experiments/00_experiments.ipynb #c014
-STEPS = {"table1": 2400, "table1-rain": 2400, "table1-reflection": 2400, "loss-weights": 500} # of the small scale
+STEPS = {"table1": 2400, "table1-rain": 2400, "table1-reflection": 1600, "loss-weights": 500} # of the small scale
 
 # %% ../../nbs/experiments/00_experiments.ipynb #c015
 def reflection_training(
@@ -181,11 +181,12 @@ def table1_reflection(
     full, protocol = reflection_network(scale), TASKS["reflection"].validation_protocol
     def training(**terms: float) -> TrainConfig:
         changed, steps = replace(rain_training(scale, **terms), protocol=protocol), STEPS["table1-reflection"]
-        return changed if scale == "paper" else replace(changed, steps=steps, validate_every=400, precision="bf16")
+        if scale == "paper": return changed
+        return replace(changed, steps=steps, learning_rate=1e-3, validate_every=400, precision="bf16")
 
     rows = tuple(row for row in parts_and_terms(full, training) if row.name not in ON_RAIN_ALONE)
     if scale == "small":
-        return Experiment("table1-reflection", scale, "reflection", rows, ("real20_300", "pairs-split"), GLASS)
+        return Experiment("table1-reflection", scale, "reflection", rows, ("real20_300", "pairs-split", "test-split"), GLASS)
     return Experiment("table1-reflection", scale, "reflection", rows, ("real20", "wild"), PLNET_LIKE)
 
 # %% ../../nbs/experiments/00_experiments.ipynb #lim1

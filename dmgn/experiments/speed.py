@@ -133,8 +133,8 @@ def measure_restoring(
     variant: str, # a design and a form: "paper bf16"
     side: int, # of a square image, in pixels
     device: str = "cpu", # "cpu" or "cuda"
-    repeats: int = 3, # runs, the best of which counts; fewer if they take long
-    patience: float = 90.0, # seconds, after which no other run begins
+    repeats: int | None = None, # runs, the best of which counts; None: 3, or 5 from 2048 pixels on
+    patience: float = 150.0, # seconds, after which no other run begins
 ) -> dict[str, Any]: # multiply-adds, seconds, memory in MiB
     "Restore one image; to be called in a fresh process"
     design, form = variant.split()
@@ -144,7 +144,7 @@ def measure_restoring(
     image = (torch.rand(1, 3, side, side) * 2 - 1).to(device, memory_format=torch.channels_last)
     loaded = reset_peak_memory(device)
     seconds: list[float] = []
-    while len(seconds) < repeats and sum(seconds) < patience:
+    while len(seconds) < (repeats or (5 if side >= 2048 else 3)) and sum(seconds) < patience:
         seconds.append(timed(lambda: network(image).background.sum(), device)[0])
     return {"multiply_adds": work_of(design, form, side), "seconds": min(seconds), "runs": seconds,
             "memory": peak_memory(device) - loaded, "memory_loaded": loaded}

@@ -76,6 +76,16 @@ def test_results_of_another_machine_are_not_added_to(tmp_path: Path):
     gpu.write_piece({"piece": "table3", "rows": [], "environment": {"device": "a large card"}}, tmp_path)
     with pytest.raises(ValueError, match="holds results of a large card, not cpu"):
         gpu.run_piece(TABLE3, tmp_path, "cpu", 1)
+    gpu.write_piece({"piece": "train_reflection", "rows": [], "environment": {"device": "a large card"}}, tmp_path)
+    before = (tmp_path/"train_reflection.json").read_bytes()
+    with pytest.raises(ValueError, match="holds results of a large card, not cpu: choose another --out"):
+        gpu.train_for(9, "reflection", tmp_path, "cpu")
+    assert (tmp_path/"train_reflection.json").read_bytes() == before and not (tmp_path/"runs").exists()
+
+
+def test_only_notebooks_with_a_cell_for_a_gpu_are_run():
+    names = [job["notebook"] for job in gpu.marked_notebooks("cuda")]
+    assert "nbs/19_training.ipynb" in names and "nbs/experiments/15_gpu.ipynb" not in names
 
 
 @pytest.mark.parametrize("name", QUICK)

@@ -186,7 +186,8 @@ def table1_reflection(
 
     rows = tuple(row for row in parts_and_terms(full, training) if row.name not in ON_RAIN_ALONE)
     if scale == "small":
-        return Experiment("table1-reflection", scale, "reflection", rows, ("real20_300", "pairs-split", "test-split"), GLASS)
+        test_sets = ("real20_300", "pairs-split", "test-split")
+        return Experiment("table1-reflection", scale, "reflection", rows, test_sets, GLASS)
     return Experiment("table1-reflection", scale, "reflection", rows, ("real20", "wild"), PLNET_LIKE)
 
 # %% ../../nbs/experiments/00_experiments.ipynb #lim1

@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['CHECKOUT', 'GOLDEN', 'DTYPES', 'TINY', 'COMPILES', 'COMPILED', 'PIECES', 'COMMAND', 'Piece', 'read_piece',
-           'write_piece', 'left_of', 'attempt', 'run_piece', 'marked_notebooks', 'lacks_notebooks', 'run_notebook',
-           'golden_jobs', 'lacks_golden', 'released_weights', 'compare_golden', 'table3_jobs', 'network_to_time',
-           'time_restoring', 'step_jobs', 'time_step', 'restoring_jobs', 'time_folder', 'clean_photographs',
-           'real_pairs', 'samples_of', 'training_config', 'network_to_train', 'train_for', 'write_training', 'alone',
-           'measure_pieces', 'progress_of', 'progress_of_training', 'train_in_turn', 'run_alone', 'measure_on_gpu',
-           'gpu_table']
+           'write_piece', 'left_of', 'attempt', 'check_place', 'run_piece', 'marked_notebooks', 'lacks_notebooks',
+           'run_notebook', 'golden_jobs', 'lacks_golden', 'released_weights', 'compare_golden', 'table3_jobs',
+           'network_to_time', 'time_restoring', 'step_jobs', 'time_step', 'restoring_jobs', 'time_files',
+           'clean_photographs', 'real_pairs', 'samples_of', 'training_config', 'network_to_train', 'train_for',
+           'write_training', 'alone', 'measure_pieces', 'progress_of', 'progress_of_training', 'train_in_turn',
+           'run_alone', 'measure_on_gpu', 'gpu_table']
 
 # %% ../../nbs/experiments/15_gpu.ipynb #g003
 import itertools
@@ -119,6 +119,19 @@ def attempt(
         return {"left_out": f"{type(error).__name__}: {first_line(error)}"[:300]}
 
 # %% ../../nbs/experiments/15_gpu.ipynb #g011
+def check_place(
+    record: dict[str, Any], # of a piece
+    out: Path, # folder of the result files
+    device: str, # "cpu" or "cuda"
+    *same: str, # fields of the environment that must agree
+) -> None:
+    "Raise one line if a piece was measured elsewhere"
+    here, there = environment(device), record.get("environment", {})
+    for what in same:
+        if there.get(what, here[what]) == here[what]: continue
+        raise ValueError(f"{out} holds results of {there[what]}, not {here[what]}: choose another --out")
+
+# %% ../../nbs/experiments/15_gpu.ipynb #g011r
 def run_piece(
     piece: Piece, # see Piece
     out: Path, # folder of the result files
@@ -126,11 +139,9 @@ def run_piece(
     seconds: float, # that it may take
 ) -> None:
     "Do what is left of a piece while there is time"
-    record, here, end = read_piece(piece.name, out), environment(device), time.monotonic() + seconds
-    there = record.setdefault("environment", here)
-    for what in ("device", "torch"):
-        if there[what] == here[what]: continue
-        raise ValueError(f"{out} holds results of {there[what]}, not {here[what]}: choose another --out")
+    record, end = read_piece(piece.name, out), time.monotonic() + seconds
+    check_place(record, out, device, "device", "torch")
+    record.setdefault("environment", environment(device))
     for job in left_of(piece, record, device):
         if time.monotonic() >= end: break
         row = attempt(piece, job, device, end - time.monotonic())
@@ -144,10 +155,14 @@ CHECKOUT = PACKAGE.parent # of the project, if this is one
 def marked_notebooks(
     device: str, # "cpu" or "cuda"
 ) -> list[dict[str, Any]]: # jobs
-    "The notebooks with cells for a GPU, the quick ones first"
+    "The notebooks with cells for a GPU, the experiments first"
     found = sorted((CHECKOUT / "nbs").rglob("*.ipynb"), key=lambda path: (path.parent.name != "experiments", path))
     paths = [path for path in found if "checkpoint" not in path.name]
-    marked = [path for path in paths if '"#| gpu' in path.read_text(encoding="utf-8")]
+    def lines(path: Path) -> list[str]: # the first of each cell
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        return [cell["source"][0] for cell in cells if cell["source"]]
+
+    marked = [path for path in paths if any(line.startswith("#| gpu") for line in lines(path))]
     return [{"notebook": path.relative_to(CHECKOUT).as_posix()} for path in marked]
 
 def lacks_notebooks() -> str: # empty if nothing is amiss
@@ -294,16 +309,16 @@ def restoring_jobs(
             for network in ("small-deraining", "paper") for precision in ("bf16", "fp32")]
 
 # %% ../../nbs/experiments/15_gpu.ipynb #n004
-def time_folder(
+def time_files(
     network: str, # a bundled one, or "paper" for the paper's size with random weights
     precision: str, # "fp32" or "bf16"
     width: int, # of the pictures
     height: int, # of the pictures
-    pictures: int, # how many, beside the first
+    pictures: int, # how many times, beside the first
     device: str, # "cpu" or "cuda"
     seconds: float, # that are left
 ) -> dict[str, Any]: # seconds, and megapixels in each
-    "Restore a folder of pictures"
+    "Restore a picture several times, from file to file"
     paper = network == "paper"
     model = DMGN(DMGNConfig(task="deraining"), vgg_weights="random") if paper else DMGN.from_pretrained(network)
     rainy = read_rgb(EXAMPLES / "cat_rain.png").resize((width, height))
@@ -324,7 +339,7 @@ PIECES = (
     Piece("golden", 0.1, golden_jobs, compare_golden, lacks_golden),
     Piece("table3", 0.2, table3_jobs, time_restoring),
     Piece("steps", 0.15, step_jobs, time_step),
-    Piece("restoring", 0.1, restoring_jobs, time_folder))
+    Piece("restoring", 0.1, restoring_jobs, time_files))
 
 # %% ../../nbs/experiments/15_gpu.ipynb #g028
 def clean_photographs(
@@ -395,6 +410,7 @@ def train_for(
 ) -> None:
     "Train, from the start or from where it stopped, until the time is up"
     if seconds <= 0: return
+    check_place(read_piece(f"train_{task}", out), out, device, "device")
     samples, validation = samples_of(task, data, device == "cpu")
     config, folder = training_config(task, device), out / "runs" / task
     torch.manual_seed(config.seed)

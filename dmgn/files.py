@@ -232,6 +232,7 @@ def written_whole(
     try:
         yield partial
         check_plain(path)
+        with partial.open("r+b") as file: os.fsync(file.fileno()) # or a power cut could leave an empty file
         partial.replace(path)
     finally: partial.unlink(missing_ok=True)
 

@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['Source', 'BLOCK', 'PARTS', 'Column', 'LUMA', 'BESIDE', 'Reading', 'TOGETHER', 'in_unit_range', 'from_array',
            'from_tensor', 'as_photograph', 'on_hub', 'open_network', 'open_released', 'load_network', 'pick_device',
-           'tile_weights', 'pick_tile', 'is_deep', 'read_piece', 'on_whole_blocks', 'add_tile', 'tiles_at_once',
-           'run_batch', 'tiles_of_row', 'run_tiled', 'seen_small', 'attention_of_the_whole', 'check_depth',
-           'eight_bits', 'in_mode_of', 'Restoration', 'as_levels', 'assemble', 'Overflow', 'run_together', 'run_in',
-           'blend', 'restore_together', 'restoration', 'restore', 'CallableModule', 'outputs_at', 'check_apart',
-           'picture_of', 'beside_background', 'write_parts', 'restore_file', 'read_ahead', 'of_one_size', 'failed',
-           'restore_readings', 'restore_files']
+           'overlap_of', 'tile_weights', 'pick_tile', 'is_deep', 'read_piece', 'on_whole_blocks', 'add_tile',
+           'tiles_at_once', 'run_batch', 'tiles_of_row', 'run_tiled', 'seen_small', 'attention_of_the_whole',
+           'check_depth', 'eight_bits', 'in_mode_of', 'Restoration', 'as_levels', 'assemble', 'Overflow',
+           'run_together', 'run_in', 'blend', 'restore_together', 'restoration', 'restore', 'CallableModule',
+           'outputs_at', 'check_apart', 'picture_of', 'beside_background', 'write_parts', 'restore_file', 'read_ahead',
+           'of_one_size', 'failed', 'restore_readings', 'restore_files']
 
 # %% ../nbs/20_restore.ipynb #c003
 import io
@@ -62,7 +62,7 @@ def in_unit_range(
 # %% ../nbs/20_restore.ipynb #c012
 def from_array(
     array: np.ndarray, # (H, W) or (H, W, C), C 1, 3 or 4: uint8, uint16 or floats
-    value_range: tuple[float, float] = (0, 1), # black and white of floats
+    value_range: tuple[float, float] | None = None, # black and white of floats; None: 0 and 1
 ) -> Image.Image: # "L", "RGB", "RGBA" or, of greyscale in uint16, "I;16"
     "A photograph from an array"
     if array.ndim == 3 and array.shape[2] == 1: array = array[..., 0]
@@ -70,9 +70,11 @@ def from_array(
     if not (shaped and (array.dtype in (np.uint8, np.uint16) or array.dtype.kind == "f")):
         raise ValueError("an array must be uint8, uint16 or floats of shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), "
                          f"not {array.dtype} of {array.shape}")
+    if value_range and array.dtype.kind != "f":
+        raise ValueError(f"value_range is for floats: white is {np.iinfo(array.dtype).max} in {array.dtype}")
     if array.dtype.kind == "f":
         array = array.astype(np.promote_types(array.dtype, np.float32), copy=False) # 16 bits are too few for 255 levels
-        array = in_unit_range(array, value_range, "an array of floats") * 255
+        array = in_unit_range(array, value_range or (0, 1), "an array of floats") * 255
     elif array.dtype == np.uint16 and array.ndim == 3: array = array / 257
     if array.dtype.kind == "f": array = array.round().astype(np.uint8)
     return Image.fromarray(np.ascontiguousarray(array))
@@ -100,7 +102,7 @@ def as_photograph(
     value_range: tuple[float, float] | None = None, # of floats: black and white; None: 0 and 1, of a tensor -1 and 1
 ) -> Image.Image: # upright, in its own mode
     "Anything that holds a photograph, as a PIL image"
-    if isinstance(image, np.ndarray): return from_array(image, value_range or (0, 1))
+    if isinstance(image, np.ndarray): return from_array(image, value_range)
     if isinstance(image, Tensor): return from_tensor(image, value_range)
     if value_range is not None: raise ValueError("value_range is for arrays and tensors of floats")
     if isinstance(image, Image.Image): return ImageOps.exif_transpose(image)
@@ -173,6 +175,12 @@ def pick_device(
         raise ValueError(f"cannot run on {str(device)!r}: {first_line(error)}") from None
 
 # %% ../nbs/20_restore.ipynb #c033
+def overlap_of(
+    side: int, # of the tiles
+) -> int: # pixels
+    "By how much neighbouring tiles overlap at least"
+    return min(64, max(32, side // 128 * 16))
+
 def tile_weights(
     length: int, # of the photograph along this axis
     side: int, # of a tile at most, a multiple of 16
@@ -302,7 +310,7 @@ def run_tiled(
     parts: Collection[str] = PARTS, # that are wanted, the background among them
 ) -> Iterator[DMGNOutput]: # strips from top to bottom, on the CPU; masks of the cells only if there is one tile
     "Restore tile by tile and blend"
-    (W, H), overlap = photograph.size, min(64, max(32, side // 128 * 16))
+    (W, H), overlap = photograph.size, overlap_of(side)
     rows, columns = (tile_weights(length, side, overlap) for length in (H, W))
     at_once = tiles_at_once(network, device)
     sums: dict[int, Tensor] = {}

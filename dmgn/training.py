@@ -220,7 +220,7 @@ class Run:
         self.config, self.steps, self.accelerator = config, steps, accelerator
         self.model = model.to(memory_format=torch.channels_last)
         self.progress: dict[str, Any] = {"step": 0, "steps": steps, "samples": 0, "seconds": 0.0, "best": -math.inf,
-                                         "log": [], "skipped": {}}
+                                         "log": [], "skipped": {}, "processes": accelerator.num_processes}
         self.average = moving_average(model, config.ema, accelerator.device)
         if config.compile: model.compile()
         networks = networks_to_train(model, config, accelerator)
@@ -254,12 +254,13 @@ class Run:
 def finite_sum(
     terms: dict[str, Tensor], # scalars
     step: int, # for the message
+    what: str = "loss term", # they are, for the message
 ) -> Tensor: # their sum
     "The objective; raises a FloatingPointError that names the term that is not a number"
     total = torch.stack(list(terms.values())).sum()
     if total.isfinite(): return total
     name, term = next(((n, t) for n, t in terms.items() if not t.isfinite()), ("sum", total))
-    raise FloatingPointError(f"step {step}: loss term {name} is {term.item()}: start a new run with "
+    raise FloatingPointError(f"step {step}: {what} {name} is {term.item()}: start a new run with "
                              "a lower learning rate, from this one's folder best (--model RUN/best)")
 
 # %% ../nbs/19_training.ipynb #c030
@@ -270,9 +271,10 @@ def update(
 ) -> None:
     "Gradients and, once enough batches are accumulated, one step of Adam"
     run.accelerator.backward(finite_sum(terms, run.progress["step"]))
-    if run.accelerator.sync_gradients and run.config.clip:
+    if run.accelerator.sync_gradients:
         run.accelerator.unscale_gradients(run.optimizers[name]) # and not what the other network has accumulated
-        nn.utils.clip_grad_norm_(run.networks[name].parameters(), run.config.clip)
+        norm = nn.utils.clip_grad_norm_(run.networks[name].parameters(), run.config.clip or math.inf)
+        if run.accelerator.scaler is None: finite_sum({name: norm}, run.progress["step"], "gradient of the")
     run.optimizers[name].step()
     run.optimizers[name].zero_grad()
 
@@ -570,7 +572,8 @@ def fill_run(
     saved: dict[str, Any], # contents of a checkpoint
 ) -> None:
     "Put everything where it was"
-    progress = {"steps": run.steps, "skipped": {}} | saved["progress"] # the two are not in older files
+    progress = {name: run.progress[name] for name in ("steps", "skipped", "processes")} # they are not in older files
+    progress |= saved["progress"]
     for name, value in run.progress.items():
         if not isinstance(progress[name], type(value)): raise TypeError(f"progress has {name}={progress[name]!r}")
     for name, part in run.parts().items(): part.load_state_dict(saved[name])
@@ -601,7 +604,7 @@ def change_length(
     "If the run is now of another length, go on with that one's schedule, and say so"
     before, step = run.progress["steps"], run.progress["step"]
     if before == run.steps: return
-    if run.steps < step: raise ValueError(f"{out} has taken {step} steps already: expected more, not {run.steps}")
+    if run.steps <= step: raise ValueError(f"{out} has taken {step} steps already: expected more, not {run.steps}")
     run.progress["steps"] = run.steps
     run.schedules = {name: learning_schedule(each.optimizer, run.config, run.steps, step)
                      for name, each in run.optimizers.items()}
@@ -626,6 +629,11 @@ def continue_run(
     "Go on from the checkpoint, and let log.json say the same"
     load_checkpoint(run, out / "checkpoint.pt")
     change_length(run, out)
+    now, each = run.accelerator.num_processes, run.config.batch * run.config.accumulate
+    if (before := run.progress["processes"]) != now:
+        run.accelerator.print(f"{out} had {before} processes and has {now} now: a step is of {now * each} samples, "
+                              f"no more of {before * each}")
+    run.progress["processes"] = now
     if run.accelerator.is_main_process: write_log(run, out)
     else: run.progress["skipped"] = {} # each process counts its own
 
@@ -643,6 +651,7 @@ def start_run(
         raise FileExistsError(f"{out} holds a run already: resume it, or choose another folder")
     out.mkdir(parents=True, exist_ok=True)
     accelerator = make_accelerator(config, out)
+    config = replace(config, precision=accelerator.mixed_precision) # as told by the launcher, if nobody else did
     samples = len(data)  # type: ignore[arg-type]
     run = Run(model, config, total_steps(config, samples, accelerator.num_processes), accelerator)
     if checkpoint.exists(): continue_run(run, out)
@@ -846,6 +855,8 @@ def train(
         try: take_steps(run, data, validation, out, came)
         finally:
             for tracker in run.accelerator.trackers: tracker.finish()
+            run.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
+            model.__dict__.pop("forward", None) # what is left of the wrapper: the class has it
     return run.progress
 
 # %% ../nbs/19_training.ipynb #c006x1

@@ -647,6 +647,7 @@ def export_network(
         help="Side of the squares that it takes. [default: any height and width from 64 on that are multiples of 16]"
         )] = None,
     half: Annotated[bool, typer.Option("--half", help="Store weights in 16 bits (ONNX): half as large.")] = False,
+    task: TaskOption = None, # of an authors' checkpoint
 ) -> None:
     """Write a network as one file that runs without dmgn: ONNX, or a program for PyTorch.
 
@@ -663,7 +664,7 @@ def export_network(
     check_writable(out)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore") # PyTorch's about itself
-        export(load_network(None, model), out, size, half)
+        export(load_network(task, model), out, size, half)
     typer.echo(f"{printable(out)}: {out.stat().st_size / 1e6:.1f} MB")
 
 # %% ../../nbs/21_commands.ipynb #c051

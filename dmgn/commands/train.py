@@ -198,6 +198,8 @@ def checked(
     if given.depth and task not in ("dehazing", "any"): raise ValueError("--depth belongs to haze: --task dehazing")
     if given.streaks and task not in ("deraining", "any"):
         raise ValueError("--streaks belongs to rain: --task deraining")
+    if given.streaks and not given.train: raise ValueError("--streaks belongs to --train: pairs have rain already")
+    if given.vgg and given.model: raise ValueError("--vgg belongs to a new network: --model has its own")
     check_shares(given)
     if given.hold_out_pairs and (given.val_pairs or not given.pairs):
         raise ValueError("--hold-out-pairs belongs to --pairs without --val-pairs")
@@ -325,6 +327,9 @@ def find_files(
     photographs, validation = split_photographs(given.train, given.val, apart, kept[0])
     pairs, validation_pairs = split_pairs(given.pairs, given.val_pairs, bool(validation), given.suffixes, apart,
                                           kept[1], given.hold_out_pairs)
+    photographs = [without_copies(some, [target for _, target in validation_pairs]) for some in photographs]
+    if photographs and not any(photographs):
+        raise ValueError("nothing is left to train on: every photograph is the target of a validation pair")
     depths = depths_in([*chain(*photographs), *validation], given.depth) if given.depth else {}
     streaks = [path for folder in given.streaks for path in images_below(folder, apart)]
     return RunFiles(photographs, validation, pairs, validation_pairs, 0, depths, streaks)
@@ -506,6 +511,7 @@ def two_by_two(
     folders: list[Path] | None, # inputs, targets, inputs, targets, ...
 ) -> tuple[tuple[Path, Path], ...]: # (inputs, targets)
     "Folders as the options with two of them get them, in pairs"
+    if len(folders or []) % 2: raise ValueError("pairs are two folders each: inputs, and targets")
     return tuple(zip((folders or [])[::2], (folders or [])[1::2]))
 
 # %% ../../nbs/22_train_command.ipynb #h016

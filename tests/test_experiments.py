@@ -22,6 +22,7 @@ from dmgn.experiments.definitions import Variant
 from dmgn.experiments.definitions import experiment as defined
 from dmgn.experiments.results import add_result, read_results
 from dmgn.experiments.run import dry_run, run_experiment
+from dmgn.files import EXAMPLES
 from small_experiment import NETWORK, TRAINING, experiment, variants
 from test_training import ENVIRONMENT, free_port, largest_file
 
@@ -306,3 +307,19 @@ def test_results_that_others_saved_are_a_row_or_the_reason_why_not(tmp_path: Pat
     shutil.copytree(tmp_path / "real20_300/transmission_layer", tmp_path / "outputs/real20_300_RAGNet")
     (record,) = run_experiment(row, tmp_path / "out", tmp_path)
     assert record["each"]["ssim"] == [1] and "outputs/real20_300_RAGNet" in record["data"]
+    (picture,) = (tmp_path / "outputs/real20_300_RAGNet").iterdir()
+    picture.write_bytes(picture.read_bytes() + b"x")
+    with pytest.raises(ValueError, match="the result of RAGNet, seed 0, on real20_300 is of a run with data.outputs"):
+        run_experiment(row, tmp_path / "out", tmp_path)
+
+
+def test_a_test_set_that_was_fetched_is_measured_once(tmp_path: Path):
+    small_experiment.make_data(tmp_path)
+    table = replace(defined("table5"), variants=(Variant("input", method="input"),), test_sets=("real20_300",),
+                    if_there=("rain100H",))
+    for folder in ("input", "target"):
+        (tmp_path / "rain100H" / folder).mkdir(parents=True)
+        shutil.copy(EXAMPLES / "cat.png", tmp_path / "rain100H" / folder / "1.png")
+    for _ in range(2): run_experiment(table, tmp_path / "out", tmp_path)
+    assert [test_set for _, test_set in keys(read_results(tmp_path / "out/table5_small.jsonl"))] == [
+        "real20_300", "rain100H"]

@@ -122,6 +122,56 @@ def test_each_run_of_a_process_has_its_own_precision(tmp_path: Path):
     assert [precision(name) for name in ("bf16", "no", "bf16", None)] == ["bf16", "no", "bf16", "no"]
 
 
+def test_a_run_keeps_the_precision_that_the_launcher_chose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    small_run.run(tmp_path, steps=1, validate_every=1)
+    assert json.loads((tmp_path/"train.json").read_text())["precision"] == "bf16"
+    monkeypatch.delenv("ACCELERATE_MIXED_PRECISION")
+    with pytest.raises(ValueError, match="is of a run with precision='bf16', not 'no'"):
+        small_run.run(tmp_path, resume=True, steps=2, validate_every=1)
+    small_run.run(tmp_path, resume=True, steps=2, validate_every=1, precision="bf16")
+    assert checkpoint(tmp_path)["progress"]["step"] == 2
+
+
+def test_a_network_is_itself_again_after_training_in_16_bits(tmp_path: Path):
+    model, image = small_run.run(tmp_path, steps=1, validate_every=1, precision="bf16"), torch.rand(1, 3, 32, 32)
+    alike = small_run.network()
+    alike.load_state_dict(model.state_dict())
+    with torch.inference_mode():
+        assert torch.equal(model.eval()(image).background, alike.eval()(image).background)
+
+
+def test_another_number_of_processes_is_said(tmp_path: Path, capsys: pytest.CaptureFixture):
+    small_run.run(tmp_path, steps=1, validate_every=1)
+    state = checkpoint(tmp_path)
+    assert state["progress"]["processes"] == 1
+    state["progress"]["processes"] = 4
+    torch.save(state, tmp_path/"checkpoint.pt")
+    small_run.run(tmp_path, resume=True, steps=2, validate_every=1)
+    assert "had 4 processes and has 1 now: a step is of 2 samples, no more of 8" in capsys.readouterr().out
+
+
+def test_a_run_that_is_longer_than_wanted_is_not_called_done(tmp_path: Path):
+    small_run.run(tmp_path, steps=2, validate_every=1)
+    state = checkpoint(tmp_path)
+    state["progress"]["steps"] = 8
+    torch.save(state, tmp_path/"checkpoint.pt")
+    with pytest.raises(ValueError, match="has taken 2 steps already: expected more, not 2"):
+        small_run.run(tmp_path, resume=True, steps=2, validate_every=1)
+
+
+@pytest.mark.parametrize("clip", [None, 1.0])
+def test_an_infinite_gradient_stops_the_run_before_the_weights(tmp_path: Path, clip: float | None):
+    settings = small_run.config(clip=clip)
+    run = Run(small_run.network(), settings, 8, make_accelerator(settings, tmp_path))
+    weight = next(p for p in run.networks["generator"].parameters() if p.requires_grad)
+    before = weight.detach().clone()
+    loss = torch.where(weight < 1e9, 0.0, weight.abs().sqrt()).sum() + (weight - before).abs().sqrt().sum()
+    with pytest.raises(FloatingPointError, match="step 0: gradient of the generator is (inf|nan)"):
+        update(run, "generator", {"l1": loss})
+    assert torch.equal(weight, before)
+
+
 def test_clipping_one_network_leaves_what_the_other_accumulates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     settings, unscaled = small_run.config(clip=0.01, accumulate=2), []
     run = Run(small_run.network(), settings, 8, make_accelerator(settings, tmp_path))

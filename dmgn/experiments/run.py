@@ -177,6 +177,8 @@ def fixed_parts(
 ) -> dict[str, Any]: # as JSON has it
     "What a run depends on"
     if variant.method in bundled(): return {"weights": sha256(PRETRAINED / variant.method / "model.safetensors")}
+    if (folder := SAVED.get(str(variant.method))) and (root / folder).is_dir():
+        return {"data": {folder: fingerprint(root / folder)}}
     if not variant.network: return {}
     training = asdict(replace(variant.training, seed=seed))
     parts = {"network": asdict(variant.network),
@@ -252,7 +254,7 @@ def results_of(
     out: Path, # folder of all runs
 ) -> dict[str, dict[str, Any]]: # by test set
     "The results that a variant has with a seed"
-    wanted = variant.test_sets or experiment.test_sets
+    wanted = variant.test_sets or (*experiment.test_sets, *experiment.if_there)
     records = read_results(results_file(experiment, out))
     mine = [r for r in records if (r["variant"], r["seed"]) == (variant.name, seed)]
     return {r["test_set"]: r for r in mine if r["test_set"] in wanted}

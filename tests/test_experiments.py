@@ -309,7 +309,7 @@ def test_results_that_others_saved_are_a_row_or_the_reason_why_not(tmp_path: Pat
     assert record["each"]["ssim"] == [1] and "outputs/real20_300_RAGNet" in record["data"]
     (picture,) = (tmp_path / "outputs/real20_300_RAGNet").iterdir()
     picture.write_bytes(picture.read_bytes() + b"x")
-    with pytest.raises(ValueError, match="the result of RAGNet, seed 0, on real20_300 is of a run with data.outputs"):
+    with pytest.raises(ValueError, match="the result of RAGNet, seed 0, on real20_300 is of a run with data"):
         run_experiment(row, tmp_path / "out", tmp_path)
 
 

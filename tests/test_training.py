@@ -166,8 +166,8 @@ def test_an_infinite_gradient_stops_the_run_before_the_weights(tmp_path: Path, c
     run = Run(small_run.network(), settings, 8, make_accelerator(settings, tmp_path))
     weight = next(p for p in run.networks["generator"].parameters() if p.requires_grad)
     before = weight.detach().clone()
-    loss = torch.where(weight < 1e9, 0.0, weight.abs().sqrt()).sum() + (weight - before).abs().sqrt().sum()
-    with pytest.raises(FloatingPointError, match="step 0: gradient of the generator is (inf|nan)"):
+    loss = (weight - before).abs().sqrt().sum() # is 0, and has no slope
+    with pytest.raises(FloatingPointError, match="step 0: gradient of the generator is nan"):
         update(run, "generator", {"l1": loss})
     assert torch.equal(weight, before)
 

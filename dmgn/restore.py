@@ -37,7 +37,7 @@ from torch.nn.functional import pad
 from tqdm import tqdm
 
 from .config import DMGNConfig
-from .files import MAX_PIXELS, first_line, written_whole
+from .files import IMAGE_SUFFIXES, MAX_PIXELS, first_line, written_whole
 from .images import to_pil, to_tensor
 from .inference import pick_precision, prepared
 from .model import DMGN, DMGNOutput, mask_names
@@ -622,7 +622,7 @@ def restore_file(
     source: str | Path, # of a photograph
     target: str | Path, # where to write the result; must not be the source
     save: Collection[str] = (), # beside it: "noise", "coarse" and "map"
-    format: str | None = None, # to write in: "jpeg", "png", ..., or a suffix; None: the source's
+    format: str | None = None, # to write in: "jpeg", "png", ..., or a suffix; None: the source's, or the target's own
     quality: int | None = None, # 1 to 100, of formats with loss; None: the source's, or 95
     max_pixels: int = MAX_PIXELS, # that the photograph may have
     **options: Any, # task, model, tile, device, strength and precision, as for an image
@@ -631,6 +631,8 @@ def restore_file(
     source, paths = Path(source), outputs_at(Path(target), save)
     check_apart(source, paths)
     (result,) = restore_together([read_photograph(source, max_pixels)], beside_background(paths), **options)
+    suffix = Path(target).suffix.lower()
+    if not format and suffix in IMAGE_SUFFIXES - {source.suffix.lower()}: format = suffix[1:]
     write_parts(result, source, paths, format, quality)
     return result
 

@@ -132,6 +132,9 @@ def check_config(
         raise ValueError(f"TrainConfig: clip={config.clip}, expected a number above 0, or None")
     if not 0 <= config.adversarial_from <= 1:
         raise ValueError(f"TrainConfig: adversarial_from={config.adversarial_from}, expected a share from 0 to 1")
+    if config.precision == "fp16" and config.accumulate > 1 and config.weights.adversarial:
+        raise ValueError("TrainConfig: fp16 with accumulate above 1 and an adversarial term would mix scales of the "
+                         "loss: expected bf16, or one of the two")
     check_protocol(config.protocol)
     if not (0 < config.epochs < math.inf and 0 < config.learning_rate < math.inf):
         raise ValueError("TrainConfig: epochs and learning_rate must be above 0, and finite")

@@ -204,6 +204,8 @@ def checked_network(
     from dmgn.restore import load_network, pick_device, pick_tile
     network = load_network(task, model)
     pick_precision(precision, pick_device(device))
+    if device not in (None, "cpu") and not hasattr(network, "head"):
+        raise ValueError(f"an exported network runs on the processor here, not on {device}: leave --device out")
     if tile is not None: pick_tile((1, 1), network.config, tile)
     makes = {"noise": network.config.noise_branch, "map": network.config.refine and network.config.ndm}
     if missing := [name for name in save if not makes.get(name, True)]:

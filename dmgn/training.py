@@ -634,8 +634,8 @@ def continue_run(
     change_length(run, out)
     now, each = run.accelerator.num_processes, run.config.batch * run.config.accumulate
     if (before := run.progress["processes"]) != now:
-        run.accelerator.print(f"{out} had {before} processes and has {now} now: a step is of {now * each} samples, "
-                              f"no more of {before * each}")
+        run.accelerator.print(f"{out} had {before} processes and has {now} now: a step takes {now * each} samples, "
+                              f"not {before * each}")
     run.progress["processes"] = now
     if run.accelerator.is_main_process: write_log(run, out)
     else: run.progress["skipped"] = {} # each process counts its own

@@ -148,7 +148,7 @@ def test_another_number_of_processes_is_said(tmp_path: Path, capsys: pytest.Capt
     state["progress"]["processes"] = 4
     torch.save(state, tmp_path/"checkpoint.pt")
     small_run.run(tmp_path, resume=True, steps=2, validate_every=1)
-    assert "had 4 processes and has 1 now: a step is of 2 samples, no more of 8" in capsys.readouterr().out
+    assert "had 4 processes and has 1 now: a step takes 2 samples, not 8" in capsys.readouterr().out
 
 
 def test_a_run_that_is_longer_than_wanted_is_not_called_done(tmp_path: Path):

@@ -199,7 +199,6 @@ def checked(
     if given.streaks and task not in ("deraining", "any"):
         raise ValueError("--streaks belongs to rain: --task deraining")
     if given.streaks and not given.train: raise ValueError("--streaks belongs to --train: pairs have rain already")
-    if given.vgg and given.model: raise ValueError("--vgg belongs to a new network: --model has its own")
     check_shares(given)
     if given.hold_out_pairs and (given.val_pairs or not given.pairs):
         raise ValueError("--hold-out-pairs belongs to --pairs without --val-pairs")

@@ -15,11 +15,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw
-from scipy.stats import t
 
 from . import classical
 from .definitions import CLASSICAL
 from .results import over_seeds
+from .switches import mean_change
 from ..files import PRETRAINED, sha256
 from ..images import example, show_images, small_picture
 from ..metrics import psnr
@@ -86,8 +86,7 @@ def margin_over_pictures(
     "Half of the 95 % interval of the mean difference in PSNR: Student's t over pictures"
     each = {r["variant"]: r["each"]["psnr"] for r in records if r["test_set"] == test_set and "each" in r}
     if not {first, second} <= each.keys(): return None
-    apart = np.subtract(each[first], each[second])
-    return float(t.ppf(0.975, len(apart) - 1) * apart.std(ddof=1) / len(apart) ** 0.5)
+    return mean_change(np.subtract(each[first], each[second]).tolist()).margin
 
 # %% ../../nbs/experiments/13_comparison.ipynb #verdict
 def verdict(

@@ -474,8 +474,9 @@ def test_train_takes_several_folders_of_each_kind(run: Callable[..., Result]):
     assert len(settings["train"]) == len(settings["pairs"]) == 2 and len(settings["validation_pairs"]) == 3
     assert json.loads(Path("run/best/config.json").read_text())["task"] is None
     assert refused(run(*command, *rest, "--pair-share", "0.5", "--out", "other"), "3 of --pair-share for 2 of --pairs")
-    result = run("train", "--task", "any", "--pairs", "rainy", "--out", "other")
-    assert result.exit_code == 2 and "--pairs needs two folders" in result.stderr
+    for pairs in (["--pairs", "rainy"], ["--pairs=rainy"], ["--pairs=rainy", "truth"]):
+        result = run("train", "--task", "any", *pairs, "--out", "other")
+        assert result.exit_code == 2 and "--pairs needs two folders" in result.stderr
 
 
 def test_restoring_imports_no_more_than_it_needs(tmp_path: Path):

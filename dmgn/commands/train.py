@@ -149,6 +149,8 @@ def check_shares(
     if len(given.train_share) not in (0, len(given.train)):
         raise ValueError(f"{len(given.train_share)} of --train-share for {len(given.train)} of --train: "
                          "expected one each")
+    if given.pair_share != Given.pair_share and not given.pairs:
+        raise ValueError("--pair-share belongs to --pairs")
     if given.pairs and len(given.pair_share) not in (1, len(given.pairs)):
         raise ValueError(f"{len(given.pair_share)} of --pair-share for {len(given.pairs)} of --pairs: "
                          "expected one each, or one for all")
@@ -327,8 +329,6 @@ def find_files(
     pairs, validation_pairs = split_pairs(given.pairs, given.val_pairs, bool(validation), given.suffixes, apart,
                                           kept[1], given.hold_out_pairs)
     photographs = [without_copies(some, [target for _, target in validation_pairs]) for some in photographs]
-    if photographs and not any(photographs):
-        raise ValueError("nothing is left to train on: every photograph is the target of a validation pair")
     depths = depths_in([*chain(*photographs), *validation], given.depth) if given.depth else {}
     streaks = [path for folder in given.streaks for path in images_below(folder, apart)]
     return RunFiles(photographs, validation, pairs, validation_pairs, 0, depths, streaks)
@@ -341,8 +341,9 @@ def leave_out_leaks(
     from dmgn.leaks import without_leaks
     unseen = files.validation + [target for _, target in files.validation_pairs]
     pairs = [without_leaks(some, unseen) for some in files.pairs]
-    if not (files.photographs or any(pairs)):
-        raise ValueError("nothing is left to train on: every pair shows a scene of the validation set")
+    if not any([*files.photographs, *pairs]):
+        what = "pair" if any(files.pairs) else "photograph"
+        raise ValueError(f"nothing is left to train on: every {what} shows a scene of the validation set")
     return replace(files, pairs=pairs, left_out=sum(map(len, files.pairs)) - sum(map(len, pairs)))
 
 def fingerprint(
@@ -500,17 +501,17 @@ class RepeatedPairs(TyperCommand):
         spread, rest = list[str](), list(args)
         while rest:
             spread.append(rest.pop(0))
-            if spread[-1] not in named: continue
-            if len(rest) < 2 or any(word.startswith("--") for word in rest[:2]):
-                raise typer.BadParameter(f"{spread[-1]} needs two folders: of inputs and of targets")
-            spread += [rest.pop(0), spread[-1], rest.pop(0)]
+            name, joined, _ = spread[-1].partition("=")
+            if name not in named: continue
+            if joined or len(rest) < 2 or any(word.startswith("--") for word in rest[:2]):
+                raise typer.BadParameter(f"{name} needs two folders, after spaces: of inputs and of targets")
+            spread += [rest.pop(0), name, rest.pop(0)]
         return super().parse_args(ctx, spread)
 
 def two_by_two(
     folders: list[Path] | None, # inputs, targets, inputs, targets, ...
 ) -> tuple[tuple[Path, Path], ...]: # (inputs, targets)
     "Folders as the options with two of them get them, in pairs"
-    if len(folders or []) % 2: raise ValueError("pairs are two folders each: inputs, and targets")
     return tuple(zip((folders or [])[::2], (folders or [])[1::2]))
 
 # %% ../../nbs/22_train_command.ipynb #h016

@@ -444,7 +444,7 @@ def make_record(
     "Evaluate a method on a test set"
     protocol, scores, mean = evaluate_method(method.predict, test_set, job, root)
     rows = [score_values(one) for one in scores]
-    each = {name: [row[name] and round(row[name], 4) for row in rows] for name in ("psnr", "ssim")}
+    each = {name: [row[name] and round(row[name], 4) for row in rows] for name in rows[0]}
     data = dict(job.fixed.get("data", {}))
     if test_set not in HELD_OUT: data[test_set] = fingerprint(folder_of(test_set, root))
     if saved := SAVED.get(str(job.variant.method)): data[saved] = fingerprint(root / saved)

@@ -382,6 +382,14 @@ def test_the_wheel_holds_the_whole_package(wheel: zipfile.ZipFile):
     assert any(name.endswith("LICENSE") for name in wheel.namelist())
 
 
+def test_the_wheel_has_every_extra_that_the_pages_name(wheel: zipfile.ZipFile):
+    metadata = wheel.read(next(name for name in wheel.namelist() if name.endswith("METADATA"))).decode()
+    extras = set(re.findall(r"^Provides-Extra: (\w+)$", metadata, re.M))
+    text = "".join("".join(cell["source"]) for path in NOTEBOOKS for cell in cells(path))
+    named = set(re.findall(r"dmgn\[(\w+)\]", text))
+    assert {"onnx", "dev"} <= named <= extras
+
+
 def test_the_wheel_asks_for_no_development_package(wheel: zipfile.ZipFile):
     metadata = wheel.read(next(name for name in wheel.namelist() if name.endswith("METADATA"))).decode()
     needed = [Requirement(line.split(":")[1]) for line in metadata.splitlines()

@@ -2,7 +2,7 @@
 from configparser import ConfigParser
 from pathlib import Path
 
-KINDS = ("requirements", "lpips_requirements", "hdf5_requirements", "widgets_requirements")
+KINDS = ("requirements", "lpips_requirements", "hdf5_requirements", "widgets_requirements", "study_requirements")
 
 
 def lowest(

@@ -6,7 +6,7 @@
 __all__ = ['Samples', 'RANKS', 'Interval', 'apply_methods', 'results_in', 'methods_of', 'shuffled', 'Vote', 'check_ranking',
            'as_vote', 'read_votes', 'Choice', 'open_alike', 'Ranking', 'asked_of', 'picture_tag', 'RankingWidget',
            'first_places', 'won', 'resampled', 'interval', 'Preference', 'Preferences', 'preferences',
-           'simulated_rankings', 'simulated_votes']
+           'simulated_rankings', 'simulated_votes', 'strengths']
 
 # %% ../../nbs/experiments/05_table4_preferences.ipynb #c003
 import hashlib
@@ -417,3 +417,18 @@ def simulated_votes(
     methods = list(shares)
     return [Vote(f"subject {u + 1}", f"sample {s + 1}", tuple(methods[m] for m in ranking))
             for s, row in enumerate(rankings) for u, ranking in enumerate(row)]
+
+# %% ../../nbs/experiments/05_table4_preferences.ipynb #pl1
+def strengths(
+    votes: Sequence[Vote],  # one per subject and sample
+    methods: Sequence[str] | None = None,  # that are compared; None: those of the first vote
+) -> dict[str, float]:  # by method: the chance to come first, by all that was ranked
+    "What whole rankings say of the methods, by the model of Plackett and Luce"
+    try: import choix
+    except ImportError: raise ImportError("whole rankings need choix: pip install choix") from None
+    if not votes: raise ValueError("no votes to count")
+    methods = list(methods or votes[0].ranking)
+    found = choix.ilsr_rankings(len(methods), [[methods.index(name) for name in vote.ranking] for vote in votes],
+                                alpha=1e-3)  # a little of every order, or a method that always wins has no end
+    shares = np.exp(found) / np.exp(found).sum()
+    return dict(zip(methods, map(float, shares)))

@@ -33,7 +33,8 @@ setup(
     packages=find_packages(include=[cfg["lib_path"], f"{cfg['lib_path']}.*"]),
     package_data={cfg["lib_path"]: ["pretrained/**/*", "examples/**/*", "*.json"]},
     install_requires=cfg["requirements"].split(),
-    extras_require={key.removesuffix("_requirements"): cfg[key].split() for key in cfg if key.endswith("_requirements")},
+    extras_require={name.removesuffix("_requirements"): needs.split()
+                    for name, needs in cfg.items() if name.endswith("_requirements")},
     entry_points={
         "console_scripts": cfg["console_scripts"].split(),
         "nbdev": [f"{cfg['lib_name']}={cfg['lib_path']}._modidx:d"],

@@ -140,6 +140,27 @@ def without_magics(source: str) -> str:
     return re.sub(r"^(\s*)[!%].*$", r"\1pass", source, flags=re.MULTILINE)
 
 
+DEFINITIONS = ast.FunctionDef | ast.ClassDef | ast.Import | ast.ImportFrom
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=relative)
+def test_only_a_cell_that_shows_something_has_an_output_that_is_shown(path: Path):
+    stale = []
+    for cell in (cell for cell in cells(path) if cell["cell_type"] == "code"):
+        *_, last = [None, *ast.parse(without_magics("".join(cell["source"]))).body]
+        shown = {output["output_type"] for output in cell["outputs"]}
+        if "execute_result" in shown and not isinstance(last, ast.Expr): stale.append(cell["id"])
+        if "display_data" in shown and isinstance(last, DEFINITIONS): stale.append(cell["id"])
+    assert not stale, "run again: an output is left from what the cell was"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=relative)
+def test_no_picture_of_a_test_set_is_kept(path: Path):
+    kept = [cell["id"] for cell in cells(path) if "benchmark_pairs(" in "".join(cell["source"])
+            and any("image/png" in output.get("data", {}) for output in cell.get("outputs", []))]
+    assert not kept, "the photographs are their owners': clear the output"
+
+
 def lines_of_body(function: ast.FunctionDef) -> int:
     "The lines of a function without its signature, which documents one parameter per line."
     return function.end_lineno - function.body[0].lineno + 1

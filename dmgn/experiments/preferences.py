@@ -424,7 +424,8 @@ def strengths(
     methods: Sequence[str] | None = None,  # that are compared; None: those of the first vote
 ) -> dict[str, float]:  # by method: the chance to come first, by all that was ranked
     "What whole rankings say of the methods, by the model of Plackett and Luce"
-    try: import choix
+    try:
+        import choix
     except ImportError: raise ImportError("whole rankings need choix: pip install choix") from None
     if not votes: raise ValueError("no votes to count")
     methods = list(methods or votes[0].ranking)

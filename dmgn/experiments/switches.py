@@ -144,7 +144,7 @@ class Watched(NamedTuple):
     "What was seen on the way through a network"
     output: DMGNOutput # of the network
     masks: dict[str, list[Tensor]] # by part, in the order of execution
-    added: list[float] # by each cell, in the order of execution
+    added: list[float | None] # by each cell, in the order of execution; None: it got zeros
     weights: list[Tensor] # (1, C): ACA's, for F_b and for F(R)
 
 # %% ../../nbs/experiments/17_switches.ipynb #w017b
@@ -155,10 +155,11 @@ def watch(
 ) -> Watched:
     "Restore a picture, and keep what the parts make"
     masks: dict[str, list[Tensor]] = defaultdict(list)
-    added: list[float] = []
+    added: list[float | None] = []
     weights: list[Tensor] = []
     def keep_added(given: Tensor, out: tuple[Tensor, Tensor]) -> None:
-        added.append(float((out[0] - given).norm() / given.norm()))
+        length = float(given.norm())
+        added.append(float((out[0] - given).norm()) / length if length else None)
 
     def keep(place: list[Tensor], given: Any, out: Tensor) -> None: place.append(out)
     with ExitStack() as hooks:
@@ -352,5 +353,7 @@ def by_cell(
     record: dict[str, Any], # of a network
     what: str, # "own mean", "added", "opposition", ...
 ) -> dict[str, float]: # by the name of the cell, or the number of its place
-    "A number of each cell, over the pictures"
-    return {cell: mean(row[what][cell] for row in record["rows"]) for cell in record["rows"][0][what]}
+    "A number of each cell, over the pictures in which it has one; nan: in none"
+    rows = [row[what] for row in record["rows"]]
+    found = {cell: [row[cell] for row in rows if row[cell] is not None] for cell in rows[0]}
+    return {cell: mean(values) if values else float("nan") for cell, values in found.items()}

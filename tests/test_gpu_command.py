@@ -14,6 +14,7 @@ from test_training import ENVIRONMENT, free_port
 
 QUICK = ("table3", "restoring")
 GOLDEN, TABLE3 = gpu.PIECES[1:3]
+RESTORING = gpu.PIECES[-1]
 
 
 def command(out: Path, *options: str) -> subprocess.CompletedProcess:
@@ -39,6 +40,34 @@ def test_the_command_measures_a_piece_once(tmp_path: Path):
     assert rows("golden", tmp_path)[:len(found)] == found
     assert 1e-5 < rows("golden", tmp_path)[1]["largest"] < 0.1 # bf16
     assert gpu.progress_of(GOLDEN, tmp_path, "cpu") == "golden: 2 of 2 done"
+
+
+def said_of(out: Path) -> list[str]:
+    "What the command should say about each piece and each training."
+    pieces = [gpu.progress_of(piece, out, "cpu") for piece in gpu.PIECES]
+    return pieces + [gpu.progress_of_training(task, out) for task in ("reflection", "deraining")]
+
+
+def test_the_whole_command_goes_on_where_it_stopped(tmp_path: Path):
+    found = []
+    for minutes in ("0.5", "2.2"): # neither is enough to begin a notebook
+        done = command(tmp_path, "--minutes", minutes)
+        assert done.returncode == 0, done.stderr
+        *lines, last = done.stdout.splitlines()
+        assert lines == said_of(tmp_path) and last.endswith("the same command goes on with what is left")
+        assert lines[0] == "notebooks: 0 of 1 done; next time: nbs/experiments/01_train_full.ipynb and so on"
+        assert "failed" not in done.stdout
+        found.append({piece.name: rows(piece.name, tmp_path) for piece in gpu.PIECES})
+    first, second = found
+    assert all(second[name][:len(done)] == done for name, done in first.items())
+    assert sum(map(len, second.values())) > sum(map(len, first.values()))
+
+
+def test_when_the_time_is_up_nothing_is_begun(tmp_path: Path):
+    done = command(tmp_path, "--minutes", "0")
+    assert done.returncode == 0 and done.stdout.splitlines()[:-1] == said_of(tmp_path), done.stderr
+    assert not list(tmp_path.iterdir())
+    assert done.stdout.count("next time") == len(gpu.PIECES) and done.stdout.count("not begun") == 2
 
 
 def test_an_unknown_piece_is_refused(tmp_path: Path):
@@ -97,6 +126,18 @@ def test_everything_quick_is_measured(name: str, tmp_path: Path):
     assert all(row["seconds"] > 0 for row in found)
 
 
+def test_a_picture_restored_many_times_stays_beside_a_folder(tmp_path: Path):
+    before = {"network": "small-deraining", "precision": "fp32", "width": 96, "height": 64, "pictures": 2, "seconds": 1}
+    gpu.write_piece({"piece": "restoring", "rows": [before], "environment": gpu.environment("cpu")}, tmp_path)
+    assert gpu.progress_of(RESTORING, tmp_path, "cpu").startswith("restoring: 0 of 1 done; next time: ")
+    gpu.run_piece(RESTORING, tmp_path, "cpu", 60)
+    first, row = rows("restoring", tmp_path)
+    assert first == before and row["pictures_a_second"] == pytest.approx(2 / row["seconds"])
+    assert row["megapixels_a_second"] == pytest.approx(2 * 96 * 64 / 1e6 / row["seconds"])
+    table = gpu.gpu_table(gpu.read_piece("restoring", tmp_path), ["pictures", "in_folder"])
+    assert [cells[:2] for cells in table.rows] == [["2", "-"], ["-", "2"]]
+
+
 def test_a_gpu_has_more_to_do():
     jobs = {piece.name: piece.jobs("cuda") for piece in gpu.PIECES}
     assert {job["side"] for job in jobs["table3"]} >= {128, 256, 512, 1024, 2048}
@@ -122,13 +163,16 @@ def test_training_stops_when_the_time_is_up_and_goes_on(tmp_path: Path, on_cpu: 
     assert gpu.progress_of_training("deraining", tmp_path) == "train_deraining: not begun"
 
 
-def test_two_processes_train_together_after_one_has_measured(tmp_path: Path):
-    script = tmp_path/"command.py" # without the pieces, which are measured by one process as ever
-    script.write_text("from dmgn.experiments import gpu\ngpu.PIECES = ()\nif __name__ == '__main__': gpu.main()\n")
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(free_port())]
-    done = subprocess.run([*launch, script, "--device", "cpu", "--minutes", "2", "--out", tmp_path/"out"], timeout=300,
+def test_several_processes_train_together_after_one_has_measured(tmp_path: Path):
+    script = tmp_path/"command.py" # with one piece, for it is one process that measures, as ever
+    script.write_text("from dmgn.experiments import gpu\ngpu.PIECES = gpu.PIECES[-1:]\n"
+                      "if __name__ == '__main__': gpu.main()\n")
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2",
+              "--main_process_port", str(free_port())] # with its --cpu there would be one process, or MPI
+    done = subprocess.run([*launch, script, "--device", "cpu", "--minutes", "5", "--out", tmp_path/"out"], timeout=600,
                           env=ENVIRONMENT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    assert done.stdout.count("restoring: 1 of 1 done") == len(rows("restoring", tmp_path/"out")) == 1
     assert done.stdout.count("the same command goes on with what is left") == 1
     for task in ("reflection", "deraining"):
         [row] = rows(f"train_{task}", tmp_path/"out")

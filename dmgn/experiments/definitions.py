@@ -284,7 +284,7 @@ def table5(
 # %% ../../nbs/experiments/00_experiments.ipynb #c026
 INDOOR_HAZE, OUTDOOR_HAZE = DataConfig(pairs="its"), DataConfig(pairs="ots")
 HAZE_NOTE = ("the paper does not say what it trained on for O-HAZE; "
-             "for TestA-DCPDN it was DCPDN's own 4000 rooms, here RESIDE's")
+             "for TestA-DCPDN it was DCPDN's own 4000 images, here RESIDE's")
 
 def table6(
     scale: str, # "small" or "paper"

@@ -13,6 +13,8 @@ from dmgn.benchmarks import benchmark_pairs
 from dmgn.commands.data import data_app
 from dmgn.commands.shell import OneLineErrors
 from dmgn.data import images_in
+from dmgn.experiments.definitions import GLASS, SAME_SCENE
+from dmgn.experiments.run import sources
 from dmgn.leaks import THRESHOLD, distances, find_leaks
 
 def jpeg(image: Image.Image, quality: int) -> Image.Image:
@@ -116,3 +118,14 @@ def test_the_command_names_the_leak(rain100l: list[tuple[Path, Path]], shared: C
     assert "1 of 6 training photographs show a scene of rain100L" in result.stderr
     result = CliRunner().invoke(app, ["data", "leaks", str(train), "--test", "rain100M"])
     assert result.exit_code == 1 and len(result.stderr.strip().splitlines()) == 1
+
+
+def test_the_scenes_that_were_seen_are_those_of_training_pairs(shared: Callable[[str], Path]):
+    data = shared("data")
+    found = sources(GLASS, data).pairs
+    of = {"pairs-split": (found.test, found.train),
+          "real20_300": (benchmark_pairs("real20_300", data), benchmark_pairs("plnet_real", data/"plnet_real"))}
+    for test_set, (test, train) in of.items():
+        twins = SAME_SCENE[test_set]
+        assert list(twins) == [pair[0].stem for pair in test]
+        assert {twin for twin in twins.values() if twin} <= {pair[0].stem for pair in train}

@@ -147,10 +147,12 @@ DEFINITIONS = ast.FunctionDef | ast.ClassDef | ast.Import | ast.ImportFrom
 def test_only_a_cell_that_shows_something_has_an_output_that_is_shown(path: Path):
     stale = []
     for cell in (cell for cell in cells(path) if cell["cell_type"] == "code"):
-        *_, last = [None, *ast.parse(without_magics("".join(cell["source"]))).body]
+        body = ast.parse(without_magics("".join(cell["source"]))).body
+        *_, last = [None, *body]
         shown = {output["output_type"] for output in cell["outputs"]}
         if "execute_result" in shown and not isinstance(last, ast.Expr): stale.append(cell["id"])
         if "display_data" in shown and isinstance(last, DEFINITIONS): stale.append(cell["id"])
+        if shown and body and all(isinstance(statement, DEFINITIONS) for statement in body): stale.append(cell["id"])
     assert not stale, "run again: an output is left from what the cell was"
 
 

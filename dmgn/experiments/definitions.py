@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['HELD_OUT', 'SCALES', 'PLNET_LIKE', 'BSDS', 'STEPS', 'PIXELS', 'RAINY', 'TERMS', 'GLASS', 'ON_RAIN_ALONE',
            'SAME_SCENE', 'FACTORS', 'CLASSICAL', 'SAVED', 'LIGHT_RAIN', 'HEAVY_RAIN', 'RAIN_NOTE', 'INDOOR_HAZE',
-           'OUTDOOR_HAZE', 'HAZE_NOTE', 'EXPERIMENTS', 'DataConfig', 'Variant', 'Experiment', 'reflection_training',
-           'reflection_network', 'table1', 'controls', 'rain_training', 'parts_and_terms', 'table1_rain',
-           'table1_reflection', 'unseen', 'longer', 'limits', 'loss_weights', 'without_training', 'trained', 'table2',
-           'table5', 'table6', 'table7', 'experiment']
+           'OUTDOOR_HAZE', 'HAZE_NOTE', 'ALL_NOISES', 'FOR_EACH', 'FOR_EACH_SMALL', 'EXPERIMENTS', 'DataConfig',
+           'Variant', 'Experiment', 'reflection_training', 'reflection_network', 'table1', 'controls', 'rain_training',
+           'parts_and_terms', 'table1_rain', 'table1_reflection', 'unseen', 'longer', 'limits', 'loss_weights',
+           'without_training', 'trained', 'table2', 'table5', 'table6', 'table7', 'unified', 'experiment']
 
 # %% ../../nbs/experiments/00_experiments.ipynb #c003
 from collections.abc import Callable
@@ -72,7 +72,8 @@ PLNET_LIKE = DataConfig(photographs="photographs", pairs="plnet_real", synthesis
 BSDS = DataConfig(photographs="bsds_train", crop=96, short_sides=(96, 320))
 
 # %% ../../nbs/experiments/00_experiments.ipynb #c014
-STEPS = {"table1": 2400, "table1-rain": 2400, "table1-reflection": 1600, "loss-weights": 500} # of the small scale
+STEPS = {"table1": 2400, "table1-rain": 2400, "table1-reflection": 1600, "unified": 800,
+         "loss-weights": 500} # of the small scale
 
 # %% ../../nbs/experiments/00_experiments.ipynb #c015
 def reflection_training(
@@ -334,10 +335,35 @@ def table7(
     networks = [trained(task, data[task], name=f"DMGN, {task}") for task in data]
     return Experiment("table7", scale, None, (*without_training("input"), *networks), ("real20", "rain100H", "ohaze"))
 
+# %% ../../nbs/experiments/00_experiments.ipynb #uni
+ALL_NOISES = DataConfig(photographs="bsds_train", crop=64, short_sides=(96, 320), test_pictures=20,
+                        streaks="garg_streaks")
+FOR_EACH = {"reflection": "real20", "deraining": "rain100L", "dehazing": "ohaze"} # a test set, at the paper's scale
+FOR_EACH_SMALL = {"reflection": "real20_300", "deraining": "rain100L", "dehazing": "ihaze_small"}
+
+def unified(
+    scale: str, # "small" or "paper"
+) -> Experiment:
+    "One network for all noises beside one for each, of equal budgets"
+    small, tests = scale == "small", FOR_EACH_SMALL if scale == "small" else FOR_EACH
+    alone = TrainConfig(weights=PIXELS)
+    if small:
+        alone = TrainConfig.small(STEPS["unified"], weights=PIXELS, learning_rate=1e-3, batch=2, precision="bf16",
+                                  validate_every=400, ema=0.995)
+    def row(name: str, task: str | None, times: int, *test_sets: str) -> Variant:
+        network = DMGNConfig.tiny(task) if small else DMGNConfig(task=task)
+        return Variant(name, network, longer(alone, times), seeds=(0, 1, 2), test_sets=test_sets)
+
+    rows = [Variant("input", method="input"), *(row(f"{task} alone", task, 1, tests[task]) for task in TASKS),
+            row("all, as long as three", None, 3), row("all, as long as one", None, 1)]
+    data = ALL_NOISES if small else DataConfig(photographs="photographs", synthesis="mixed")
+    return Experiment("unified", scale, None, tuple(rows), tuple(tests.values()), data)
+
 # %% ../../nbs/experiments/00_experiments.ipynb #c029
 EXPERIMENTS: dict[str, Callable[[str], Experiment]] = {
     "table1": table1, "table1-rain": table1_rain, "table1-reflection": table1_reflection, "table2": table2,
-    "table5": table5, "table6": table6, "table7": table7, "loss-weights": loss_weights, "limits": limits}
+    "table5": table5, "table6": table6, "table7": table7, "unified": unified,
+    "loss-weights": loss_weights, "limits": limits}
 
 def experiment(
     name: str, # one of EXPERIMENTS

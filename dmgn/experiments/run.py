@@ -45,7 +45,7 @@ from ..network_files import bundled
 from ..report import score_values
 from ..restore import pick_device, restore
 from ..tasks import TASKS
-from ..training import FREE, start_run, steps_left, this_process, total_steps, train, training_data, validation_pairs
+from ..training import FREE, start_run, steps_left, this_process, total_steps, train, training_data, validation_data
 
 # %% ../../nbs/experiments/12_run.ipynb #splitclass
 class Split(NamedTuple):
@@ -111,7 +111,7 @@ def sources(
 
 # %% ../../nbs/experiments/12_run.ipynb #c062
 def training_set(
-    task: str, # "reflection", "deraining" or "dehazing"
+    task: str, # "reflection", "deraining", "dehazing" or "any"
     data: DataConfig, # names of folders
     root: Path, # of all data
     seed: int, # of the run
@@ -125,7 +125,7 @@ def training_set(
 # %% ../../nbs/experiments/12_run.ipynb #evalpairs
 def evaluation_pairs(
     subset: str, # "validation", or one of HELD_OUT
-    task: str, # "reflection", "deraining" or "dehazing"
+    task: str, # "reflection", "deraining", "dehazing" or "any"
     data: DataConfig, # names of folders
     root: Path, # of all data
 ) -> list[tuple[Any, Any, Any]]: # mixture, background, noise (3, H, W) in [-1, 1]
@@ -135,7 +135,7 @@ def evaluation_pairs(
     ready = pairs.validation if subset == "validation" else pairs.test
     if subset == "test-split" and clean: ready = []
     sides = [224] if subset == "validation" else []  # as large as validation photographs, or as read_pairs has it
-    return validation_pairs(clean, TASKS[task].synthesise_validation, depths=depths) + read_pairs(ready, *sides)
+    return validation_data(task, clean, depths=depths) + read_pairs(ready, *sides)
 
 # %% ../../nbs/experiments/12_run.ipynb #c064
 @cache
@@ -319,7 +319,7 @@ def make_job(
         what = f"{results_file(experiment, out)}: the result of {variant.name}, seed {seed}, on {name}"
         check_unchanged(record, now, what)
     job = Job(variant, seed, run_folder(experiment, variant, seed, out), data,
-              task=variant.network.task if variant.network else experiment.task,
+              task=variant.network.task or "any" if variant.network else experiment.task,
               missing=tuple(name for name in wanted if name not in done), fixed=fixed, problem=absence(variant, root))
     return with_progress(job, root) if variant.network else job
 

@@ -23,7 +23,7 @@ if [ -n "$failed" ]; then echo "Failed before pytest:$failed" >&2; fi
 pytest_files() { # two files at a time, each on one thread; those that take longest begin
 	# shellcheck disable=SC2046 # no name has a space
 	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 python -m pytest --numprocesses 2 --dist loadfile \
-		--no-loadscope-reorder tests/test_tutorials.py tests/test_site.py \
+		--no-loadscope-reorder --durations 15 tests/test_tutorials.py tests/test_site.py \
 		$(ls tests/test_*.py | grep -v -e test_tutorials -e test_site)
 }
 

@@ -143,11 +143,13 @@ def run_piece(
     record, end = read_piece(piece.name, out), time.monotonic() + seconds
     check_place(record, out, device, "device", "torch")
     record.setdefault("environment", environment(device))
-    for job in left_of(piece, record, device):
+    late = record.setdefault("late", [])
+    for job in sorted(left_of(piece, record, device), key=lambda job: late.index(job) if job in late else -1):
         if time.monotonic() >= end: break
         row = attempt(piece, job, device, end - time.monotonic())
-        if row is None: continue
-        record["rows"].append(job | row)
+        if job in late: late.remove(job)
+        if row is None: late.append(job)
+        else: record["rows"].append(job | row)
         write_piece(record | {"date": time.strftime("%Y-%m-%d")}, out)
 
 # %% ../../nbs/experiments/15_gpu.ipynb #g014

@@ -82,9 +82,10 @@ def margin_over_pictures(
     first: str, # name of a row
     second: str, # name of another
     test_set: str, # name of a column
-) -> float | None: # in dB; None: not every picture's number is there
-    "Half of the 95 % interval of the mean difference in PSNR: Student's t over pictures"
-    each = {r["variant"]: r["each"]["psnr"] for r in records if r["test_set"] == test_set and "each" in r}
+    metric: str = "psnr", # or "ssim"
+) -> float | None: # None: not every picture's number is there
+    "Half of the 95 % interval of a mean difference: Student's t over pictures"
+    each = {r["variant"]: r["each"][metric] for r in records if r["test_set"] == test_set and "each" in r}
     if not {first, second} <= each.keys(): return None
     return mean_change(np.subtract(each[first], each[second]).tolist()).margin
 
@@ -96,14 +97,15 @@ def verdict(
     test_set: str, # name of a column
 ) -> str: # a line
     "Is one row above another? For rows of one network each; over other pictures, if every picture's number is there"
-    db, structure = (gain(records, first, test_set, metric, second) for metric in ("psnr", "ssim"))
-    claim = f"{first} above {second} on {test_set}"
-    if db is None or structure is None: return f"{claim}: not measured yet"
-    psnr_above, ssim_above = ("yes" if value > 0 else "no" for value in (db, structure))
-    margin = margin_over_pictures(records, first, second, test_set)
-    if margin and abs(db) <= margin: psnr_above = "too close to tell"
-    uncertain = f" ± {margin:.2f}" if margin else ""
-    return f"{claim}: PSNR {psnr_above}, {db:+.2f}{uncertain} dB; SSIM {ssim_above}, {structure:+.3f}"
+    claim, said = f"{first} above {second} on {test_set}", []
+    for metric, form, unit in (("psnr", ".2f", " dB"), ("ssim", ".3f", "")):
+        found = gain(records, first, test_set, metric, second)
+        if found is None: return f"{claim}: not measured yet"
+        margin = margin_over_pictures(records, first, second, test_set, metric)
+        above = "too close to tell" if margin and abs(found) <= margin else "yes" if found > 0 else "no"
+        uncertain = f" ± {margin:{form}}" if margin else ""
+        said.append(f"{metric.upper()} {above}, {found:+{form}}{uncertain}{unit}")
+    return f"{claim}: {'; '.join(said)}"
 
 # %% ../../nbs/experiments/13_comparison.ipynb #c021
 def bars_of_gains(

@@ -6,8 +6,8 @@
 __all__ = ['Split', 'split', 'folder_of', 'find_pairs', 'Sources', 'sources', 'training_set', 'evaluation_pairs', 'fingerprint',
            'fingerprints', 'origin', 'fixed_parts', 'flat', 'check_unchanged', 'Job', 'run_folder', 'results_file',
            'results_of', 'absence', 'with_progress', 'is_there', 'tests_of', 'make_job', 'plan_jobs', 'train_job',
-           'Method', 'method_of', 'Evaluation', 'evaluate_held_out', 'evaluate_method', 'trained_parts', 'make_record',
-           'evaluate_job', 'describe', 'run_experiment', 'time_steps', 'mean_step_seconds', 'log_tells',
+           'Method', 'first_phase', 'method_of', 'Evaluation', 'evaluate_held_out', 'evaluate_method', 'trained_parts',
+           'make_record', 'evaluate_job', 'describe', 'run_experiment', 'time_steps', 'mean_step_seconds', 'log_tells',
            'seconds_per_step', 'duration', 'dry_run']
 
 # %% ../../nbs/experiments/12_run.ipynb #imports
@@ -235,7 +235,7 @@ def run_folder(
     out: Path, # folder of all runs
 ) -> Path: # e.g. RUNS/table1_small/r-rdmc-0
     "Where a run is kept"
-    name = "-".join([variant.name, *variant.test_sets, str(seed)])
+    name = "-".join([variant.cut_from or variant.name, *variant.test_sets, str(seed)])
     return out / f"{experiment.name}_{experiment.scale}" / re.sub(r"[^a-z0-9.=]+", "-", name.lower()).strip("-")
 
 # %% ../../nbs/experiments/12_run.ipynb #resultsfile
@@ -369,6 +369,16 @@ class Method(NamedTuple):
     parameters: int | None = None # trained ones, without the VGG
     weights: str | None = None # SHA-256 of the file
 
+# %% ../../nbs/experiments/12_run.ipynb #cut1
+def first_phase(
+    network: DMGN, # with a refining phase
+) -> DMGN: # whose background is the other's coarse one
+    "The coarse phase of a trained network, as a network of its own"
+    config = replace(network.config, ndm=None, source_regularisation=False, refine=False)
+    cut, weights = DMGN(config, vgg_weights="random"), network.state_dict()
+    cut.load_state_dict({name: weights[name] for name in cut.state_dict()})
+    return cut.eval()
+
 # %% ../../nbs/experiments/12_run.ipynb #c080
 def method_of(
     job: Job, # whose training is done
@@ -380,10 +390,12 @@ def method_of(
     if name in CLASSICAL: return Method(getattr(classical, CLASSICAL[name]))
     folder = PRETRAINED / name if name else job.folder / "best"
     network = DMGN.from_pretrained(folder).eval()
+    config = network.config
+    if job.variant.cut_from: network = first_phase(network)
     def predict(image: Image.Image) -> Image.Image:
         return restore(image, None, network, device=device, precision="fp32").background
     trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
-    return Method(predict, network.config, trained, sha256(folder / "model.safetensors"))
+    return Method(predict, config, trained, sha256(folder / "model.safetensors"))
 
 # %% ../../nbs/experiments/12_run.ipynb #evaluationclass
 class Evaluation(NamedTuple):
@@ -499,6 +511,7 @@ def run_experiment(
     if state.is_main_process: out.mkdir(parents=True, exist_ok=True)
     for job in jobs:
         if job.problem or not job.missing: continue
+        if job.variant.cut_from: job = with_progress(job, root) # by now its row may be trained
         if state.is_main_process: say(describe(job))
         if job.step < job.steps: train_job(job, root, vgg)
         if state.is_main_process: evaluate_job(experiment, job, out, root, device)
@@ -588,7 +601,7 @@ def dry_run(
     lines = [f"{experiment.name}, {experiment.scale} scale; results in {results_file(experiment, out)}"]
     if experiment.note: lines.append(f"note: {experiment.note}")
     for job in jobs:
-        rate, how = rates.get(job.folder, (0.0, ""))
+        rate, how = rates.pop(job.folder, (0.0, ""))
         left = (job.steps - job.step) * rate
         lines.append(describe(job) + (f": {duration(left)} at {rate:.3g} s a step, {how}" if how else ""))
         total += left

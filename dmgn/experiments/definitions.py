@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['HELD_OUT', 'SCALES', 'PLNET_LIKE', 'BSDS', 'STEPS', 'PIXELS', 'RAINY', 'TERMS', 'CUT', 'GLASS', 'ON_RAIN_ALONE',
-           'SAME_SCENE', 'FACTORS', 'CLASSICAL', 'SAVED', 'LIGHT_RAIN', 'HEAVY_RAIN', 'RAIN_NOTE', 'INDOOR_HAZE',
-           'OUTDOOR_HAZE', 'HAZE_NOTE', 'ALL_NOISES', 'FOR_EACH', 'EXPERIMENTS', 'DataConfig', 'Variant', 'Experiment',
-           'reflection_training', 'reflection_network', 'table1', 'controls', 'rain_training', 'parts_and_terms',
-           'table1_rain', 'table1_reflection', 'unseen', 'longer', 'limits', 'loss_weights', 'without_training',
-           'trained', 'table2', 'table5', 'table6', 'table7', 'unified', 'experiment']
+           'SAME_SCENE', 'CAMERAS', 'FACTORS', 'CLASSICAL', 'SAVED', 'LIGHT_RAIN', 'HEAVY_RAIN', 'RAIN_NOTE',
+           'INDOOR_HAZE', 'OUTDOOR_HAZE', 'HAZE_NOTE', 'ALL_NOISES', 'FOR_EACH', 'EXPERIMENTS', 'DataConfig', 'Variant',
+           'Experiment', 'reflection_training', 'reflection_network', 'table1', 'controls', 'rain_training',
+           'parts_and_terms', 'table1_rain', 'table1_reflection', 'unseen', 'longer', 'limits', 'loss_weights',
+           'without_training', 'trained', 'table2', 'table5', 'table6', 'table7', 'unified', 'experiment']
 
 # %% ../../nbs/experiments/00_experiments.ipynb #c003
 from collections.abc import Callable
@@ -218,6 +218,9 @@ def unseen(
 ) -> list[int]: # numbers of pictures, from 0, in the order of the results
     "The pictures of a test set whose scene no training pair shows"
     return [n for n, twin in enumerate(SAME_SCENE[test_set].values()) if not twin]
+
+# %% ../../nbs/experiments/00_experiments.ipynb #cam
+CAMERAS = [0] * 4 + [1] * 4 + [2] * 7 + [3] * 4 # that took the frames of gt_rain_dev, in the order of the results
 
 # %% ../../nbs/experiments/00_experiments.ipynb #lim1
 def longer(

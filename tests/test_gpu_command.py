@@ -1,8 +1,11 @@
 "Everything that waits for a GPU, on a CPU at tiny sizes: resumed, cut off, and told what is wrong."
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +13,7 @@ import pytest
 from PIL import Image
 
 from dmgn.experiments import gpu
+from dmgn.training import TrainConfig
 from test_training import ENVIRONMENT, free_port
 
 QUICK = ("table3", "restoring")
@@ -149,10 +153,14 @@ def test_a_gpu_has_more_to_do():
     assert "nbs/experiments/04_table3_complexity.ipynb" in [job["notebook"] for job in jobs["notebooks"]]
 
 
-def test_training_stops_when_the_time_is_up_and_goes_on(tmp_path: Path, on_cpu: None, monkeypatch: pytest.MonkeyPatch):
-    usual = gpu.training_config
-    monkeypatch.setattr(gpu, "training_config", lambda task, device: usual(task, device).__class__.small(
+@pytest.fixture
+def long(on_cpu: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    "A training that nobody waits for."
+    monkeypatch.setattr(gpu, "training_config", lambda *asked: TrainConfig.small(
         100_000, batch=1, workers=0, tracker=None))
+
+
+def test_training_stops_when_the_time_is_up_and_goes_on(tmp_path: Path, long: None):
     steps = []
     for _ in range(2):
         gpu.train_for(2, "reflection", tmp_path, "cpu")
@@ -161,6 +169,47 @@ def test_training_stops_when_the_time_is_up_and_goes_on(tmp_path: Path, on_cpu: 
     assert 0 < steps[0] < steps[1] < row["steps"] == 100_000 and row["vgg"] == "random"
     assert gpu.progress_of_training("reflection", tmp_path).startswith(f"train_reflection: step {steps[1]} of 100000")
     assert gpu.progress_of_training("deraining", tmp_path) == "train_deraining: not begun"
+
+
+def test_a_signal_from_elsewhere_ends_more_than_one_training(tmp_path: Path, long: None):
+    threading.Timer(4, signal.raise_signal, [signal.SIGTERM]).start()
+    with pytest.raises(SystemExit): gpu.train_for(60, "reflection", tmp_path, "cpu")
+    [row] = rows("train_reflection", tmp_path)
+    assert 0 < row["step"] < 100_000 and (tmp_path/"runs/reflection/checkpoint.pt").exists()
+
+
+def test_a_training_goes_on_with_its_own_vgg_and_its_own_samples(tmp_path: Path, long: None):
+    gpu.train_for(2, "reflection", tmp_path, "cpu")
+    path = tmp_path/"train_reflection.json"
+    begun = json.loads(path.read_text())
+    for changed in ({"vgg": "0" * 64}, {"epoch": 7}):
+        path.write_text(json.dumps(begun | {"rows": [begun["rows"][0] | changed]}))
+        with pytest.raises(ValueError, match=r"is of a run with .*: choose another --out"):
+            gpu.train_for(2, "reflection", tmp_path, "cpu")
+
+
+def test_a_shorter_training_does_not_replace_a_longer_one(tmp_path: Path, long: None):
+    gpu.train_for(2, "reflection", tmp_path, "cpu")
+    path = tmp_path/"train_reflection.json"
+    record = json.loads(path.read_text())
+    record["rows"][0]["step"] = 90_000
+    path.write_text(json.dumps(record))
+    shutil.rmtree(tmp_path/"runs") # it was trained elsewhere
+    gpu.train_for(2, "reflection", tmp_path, "cpu")
+    assert json.loads(path.read_text()) == record
+
+
+def test_a_piece_that_hangs_is_ended(capfd: pytest.CaptureFixture):
+    gpu.measure_in_time([sys.executable, "-c", "import time; time.sleep(60)"], "steps", 1)
+    gpu.measure_in_time([sys.executable, "-c", "import sys; sys.exit(3)"], "golden", 60)
+    assert capfd.readouterr().out == "steps: ended, as it hung\ngolden: its process ended with 3\n"
+
+
+def test_results_of_another_place_are_left_alone_from_the_start(tmp_path: Path):
+    (tmp_path/"steps.json").write_text(json.dumps({"piece": "steps", "rows": [], "environment": {"device": "a card"}}))
+    done = command(tmp_path, "--minutes", "0.5")
+    assert done.returncode == 1 and "holds results of a card, not cpu: choose another --out" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["steps.json"] and not done.stdout
 
 
 def test_several_processes_train_together_after_one_has_measured(tmp_path: Path):

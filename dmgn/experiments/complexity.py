@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['FORMS', 'PROGRAM', 'SIDES', 'STEP_SIZES', 'PlainHead', 'network_in_form', 'multiply_adds', 'work', 'side_for',
-           'parameter_counts', 'in_fresh_process', 'peak_memory', 'reset_peak_memory', 'available_memory', 'timed',
-           'measure', 'latest', 'predicted_memory', 'measure_within', 'measure_missing', 'measure_forward',
-           'measure_training_step']
+           'parameter_counts', 'end_process', 'run_to_end', 'in_fresh_process', 'peak_memory', 'reset_peak_memory',
+           'available_memory', 'timed', 'measure', 'latest', 'predicted_memory', 'measure_within', 'measure_missing',
+           'measure_forward', 'measure_training_step']
 
 # %% ../../nbs/experiments/04_table3_complexity.ipynb #c003
 import bisect
@@ -16,6 +16,7 @@ import json
 import math
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -102,6 +103,32 @@ def parameter_counts(
     trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
     return {"trained": trained, "frozen": sum(p.numel() for p in network.parameters()) - trained}
 
+# %% ../../nbs/experiments/04_table3_complexity.ipynb #runend
+def end_process(
+    process: subprocess.Popen, # to be ended
+    group: bool, # with all that it started?
+) -> None:
+    "Ask a program to end, and see that it does"
+    for number in (signal.SIGTERM, getattr(signal, "SIGKILL", signal.SIGTERM)):
+        with suppress(ProcessLookupError, subprocess.TimeoutExpired):
+            if group and hasattr(os, "killpg"): os.killpg(process.pid, number)
+            else: process.send_signal(number)
+            process.wait(10)
+
+def run_to_end(
+    command: list[str], # program and arguments
+    seconds: float | None = None, # that it may take; None: any
+    group: bool = False, # is it one of its own, which ends as a whole?
+    **options: Any, # of subprocess.Popen
+) -> subprocess.CompletedProcess[str]: # with what it said, if that was caught; raises subprocess.TimeoutExpired
+    "Run a program, which ends with the wait for it, whatever ends that"
+    process = subprocess.Popen(command, text=True, errors="replace", start_new_session=group, **options)
+    try: said = process.communicate(timeout=seconds)
+    except BaseException:
+        end_process(process, group)
+        raise
+    return subprocess.CompletedProcess(command, process.returncode, *said)
+
 # %% ../../nbs/experiments/04_table3_complexity.ipynb #c027
 PROGRAM = """
 import json, sys
@@ -117,11 +144,12 @@ print("\\n" + json.dumps(result))
 def in_fresh_process(
     function: Callable[..., Any], # of the module
     module: str = "complexity", # of dmgn.experiments
+    within: float | None = None, # seconds; None: however long it takes
     **arguments: Any, # that JSON has words for
 ) -> Any: # what it returned; raises a RuntimeError if it failed or was ended
     "Call a function in a process of its own"
     command = [sys.executable, "-c", PROGRAM, function.__name__, json.dumps(arguments), module]
-    ran = subprocess.run(command, capture_output=True, text=True)
+    ran = run_to_end(command, within, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     if ran.returncode < 0:
         raise RuntimeError(f"the process was ended by signal {-ran.returncode}, probably for want of memory")
     if ran.returncode: raise RuntimeError((ran.stderr.strip().splitlines() or ["the process failed silently"])[-1])
@@ -143,8 +171,8 @@ def reset_peak_memory(
     device: str = "cpu", # "cpu" or "cuda"
 ) -> float: # MiB, the peak afterwards
     "Reset the peak of the memory to what is used now, on Linux and on GPUs"
-    if device.startswith("cuda"): torch.cuda.reset_peak_memory_stats(device)
     gc.collect()
+    if device.startswith("cuda"): torch.cuda.reset_peak_memory_stats(device)
     with suppress(AttributeError, OSError): ctypes.CDLL(None).malloc_trim(0) # or what was freed would not count
     with suppress(OSError): Path("/proc/self/clear_refs").write_text("5")
     return peak_memory(device)
@@ -273,11 +301,12 @@ def measure_training_step(
     **changes: Any, # other fields of TrainConfig
 ) -> dict[str, Any]: # seconds of a step, memory in MiB
     "Train for a few steps; to be called in a fresh process"
-    if device == "cpu": os.environ["ACCELERATE_USE_CPU"] = "true"
+    os.environ["ACCELERATE_USE_CPU"] = str(device == "cpu").lower()
     options = dict(steps=steps + 1, batch=batch, tracker="none", workers=0, precision=precision, **changes)
     config = make_config(variant, "reflection", options)
     network = make_network(variant, "reflection", None, "random", 0)
     run = Run(network, config, steps + 1, make_accelerator(config, Path()))
+    if run.accelerator.device.type != device: raise RuntimeError(f"trains on {run.accelerator.device}, not {device}")
     loaded = reset_peak_memory(device)
     sample = tuple(torch.rand(3, 3, side, side) * 2 - 1)
     left = steps_left(run, [sample] * (batch * (steps + 1)))  # type: ignore[arg-type]

@@ -62,6 +62,8 @@ def network_folder(
     if path.suffix in (".onnx", ".pt2") and path.is_file():
         raise ValueError(f"{path} is an exported program, which `restore(photograph, model=\"{path}\")` takes: "
                          "expected a folder with config.json and model.safetensors")
+    if path.suffix == ".safetensors" and path.is_file():
+        raise ValueError(f"{path} holds weights alone: expected a folder with model.safetensors and config.json")
     of_hub = isinstance(name_or_path, str) and re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name_or_path)
     if of_hub and not path.exists(): return None
     raise FileNotFoundError(f"no network {str(name_or_path)!r}: expected a folder with config.json and "

@@ -9,8 +9,8 @@ __all__ = ['Source', 'BLOCK', 'PARTS', 'Column', 'LUMA', 'BESIDE', 'Reading', 'T
            'tiles_at_once', 'run_batch', 'tiles_of_row', 'run_tiled', 'seen_small', 'attention_of_the_whole',
            'check_depth', 'eight_bits', 'in_mode_of', 'Restoration', 'as_levels', 'assemble', 'Overflow',
            'run_together', 'run_in', 'blend', 'restore_together', 'restoration', 'restore', 'CallableModule',
-           'outputs_at', 'check_apart', 'picture_of', 'beside_background', 'write_parts', 'restore_file', 'read_ahead',
-           'of_one_size', 'failed', 'restore_readings', 'restore_files']
+           'described_as', 'outputs_at', 'check_apart', 'picture_of', 'beside_background', 'write_parts',
+           'restore_file', 'read_ahead', 'of_one_size', 'failed', 'restore_readings', 'restore_files']
 
 # %% ../nbs/20_restore.ipynb #c003
 import io
@@ -22,6 +22,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from inspect import Parameter, signature
 from itertools import cycle, groupby, islice
 from pathlib import Path
 from types import ModuleType
@@ -558,6 +559,17 @@ class CallableModule(ModuleType):
     ) -> Restoration:
         return self.restore(*args, **options)
 
+def described_as(
+    method: Any, # of a class; changed
+    function: Callable[..., Any], # that it calls
+) -> None:
+    "Give a method the signature and the docstring of a function, for `help` and editors"
+    whole = signature(function)
+    owner = Parameter("self", Parameter.POSITIONAL_ONLY)
+    method.__signature__ = whole.replace(parameters=[owner, *whole.parameters.values()])
+    method.__doc__ = function.__doc__
+
+described_as(CallableModule.__call__, restore)
 if __name__ == "dmgn.restore": sys.modules[__name__].__class__ = CallableModule
 
 # %% ../nbs/20_restore.ipynb #beside1

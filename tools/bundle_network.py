@@ -322,7 +322,7 @@ def command(
             words += [f"--{name.replace('_', '-')}", *map(str, one if isinstance(one, list) else [one])]
     if data.get("vgg"): words += ["--vgg", Path(data["vgg"]).name]
     given = {"steps" if settings["steps"] else "epochs": settings["steps"] or settings["epochs"]}
-    changed = [name for name in ("batch", "accumulate", "learning_rate", "validate_every", "precision")
+    changed = [name for name in ("batch", "accumulate", "learning_rate", "ema", "validate_every", "precision")
                if settings[name] != preset[name]]
     given |= {name: settings[name] for name in [*changed, "seed"]}
     words += [str(word) for name, value in given.items() for word in (f"--{name.replace('_', '-')}", value)]

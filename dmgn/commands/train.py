@@ -5,18 +5,20 @@
 # %% auto #0
 __all__ = ['DATA', 'FOLDERS', 'Task', 'Train', 'TrainShare', 'Val', 'Pairs', 'ValPairs', 'Suffixes', 'PairShare', 'HoldOutPairs',
            'CleanShare', 'Streaks', 'Synthesis', 'Depth', 'Crop', 'ShortSides', 'Preset', 'Model', 'Vgg', 'Steps',
-           'Epochs', 'Batch', 'Accumulate', 'LearningRate', 'Seed', 'Precision', 'Critic', 'Compile', 'Out', 'Resume',
-           'NewData', 'NoCheck', 'ValidateEvery', 'SaveMinutes', 'Workers', 'Tracker', 'images_below', 'without_copies',
-           'split_photographs', 'pairs_below', 'split_pairs', 'Given', 'check_shares', 'located', 'settled', 'checked',
-           'read_settings', 'settings_to_record', 'record_settings', 'usual_precision', 'RunFiles', 'kept_validation',
-           'find_files', 'leave_out_leaks', 'fingerprint', 'check_photographs', 'build_data', 'build_network',
-           'check_out', 'settings_of', 'skipped', 'run_training', 'option', 'RepeatedPairs', 'two_by_two',
-           'train_network']
+           'Epochs', 'Batch', 'Accumulate', 'LearningRate', 'Ema', 'Seed', 'Precision', 'Critic', 'Compile', 'Out',
+           'Resume', 'NewData', 'NoCheck', 'ValidateEvery', 'SaveMinutes', 'Workers', 'Tracker', 'images_below',
+           'without_copies', 'split_photographs', 'endings_of', 'pairs_below', 'split_pairs', 'Given', 'check_shares',
+           'located', 'settled', 'checked', 'read_settings', 'settings_to_record', 'record_settings', 'usual_precision',
+           'RunFiles', 'kept_validation', 'find_files', 'leave_out_leaks', 'fingerprint', 'check_photographs',
+           'build_data', 'build_network', 'check_out', 'settings_of', 'skipped', 'run_training', 'option',
+           'RepeatedPairs', 'two_by_two', 'train_network']
 
 # %% ../../nbs/22_train_command.ipynb #c002
 import hashlib
 import json
 import os
+import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -69,6 +71,16 @@ def split_photographs(
     if kept is None: kept = hold_out(together, min(40, len(together) // 5))[1]
     return [without_copies(paths, kept) for paths in found], kept
 
+# %% ../../nbs/22_train_command.ipynb #ends1
+def endings_of(
+    names: tuple[list[str], list[str]], # of inputs and of targets, before the dot
+) -> tuple[str, str] | None: # "_rain" and "_clean", one of them perhaps empty; None: that is not how they differ
+    "How names end that are alike but for that"
+    found = [{re.search(r"([_-][^\W\d_]+)?$", name)[0] for name in some} for some in names]
+    words = [some.pop() if len(some) == 1 else "" for some in found]
+    inputs, targets = ({name.removesuffix(word) for name in some} for some, word in zip(names, words))
+    return (words[0], words[1]) if words[0] != words[1] and inputs & targets else None
+
 # %% ../../nbs/22_train_command.ipynb #b003
 def pairs_below(
     folders: tuple[Path, Path], # of inputs and of targets; may be one
@@ -79,7 +91,11 @@ def pairs_below(
     from dmgn.data import pairs_by_suffix, pairs_in
     find = partial(images_below, apart=apart)
     if suffixes: return pairs_by_suffix(folders[0], *suffixes, folders[1], find)
-    return pairs_in(*folders, find=find)
+    try: return pairs_in(*folders, find=find)
+    except ValueError as error:
+        ends = endings_of(([path.stem for path in find(folders[0])], [path.stem for path in find(folders[1])]))
+        if not ends: raise
+        raise ValueError(f"{error}: expected names that are alike, or --suffixes {shlex.join(ends)}") from None
 
 # %% ../../nbs/22_train_command.ipynb #c011
 def split_pairs(
@@ -120,7 +136,7 @@ class Given:
     streaks: tuple[Path, ...] = () # folders of rain on black
     depth: Path | None = None # folder of depth maps
     model: str | None = None # a network to start from
-    preset: str = "small" # "small" or "paper"
+    preset: str = "small" # "small", "base" or "paper"
     crop: int | None = None # side of the crops
     short_sides: tuple[int, int] | None = None # that photographs are resized to
     vgg: str | None = None # VGG-19 weights
@@ -532,26 +548,31 @@ HoldOutPairs = Annotated[int, option("How many of the pairs to validate on, besi
 CleanShare = Annotated[float, option("Share of the samples from --train that stay without noise.", min=0, max=1)]
 Streaks = Annotated[list[Path] | None, option("Folder of rain streaks on black, beside our own. May be repeated.")]
 Synthesis = Annotated[str | None, option("Synthetic reflections: plnet, ceilnet, mixed (both) or wide.",
-                                         default="wide (small), mixed (paper)")]
+                                         default="wide (small, base), mixed (paper)")]
 Depth = Annotated[Path | None, option("Folder of depth maps for dehazing, named as the photographs.")]
 Crop = Annotated[int | None, option("Side of the crops.", default="64 (small), 96 (base), 256 (paper)", min=16)]
 ShortSides = Annotated[tuple[int, int] | None, option("Resize to short sides in this range before cropping.",
-                                                      default="no (small), 320 480 (paper)", metavar="MIN MAX")]
+                                                      default="no (small, base), 320 480 (paper)", metavar="MIN MAX")]
 
 # %% ../../nbs/22_train_command.ipynb #h017
 Preset = Annotated[str, option("small: for two CPU cores; base: for a GPU; paper: the paper's network and schedule.")]
-Model = Annotated[str | None, option("Start from this network: a bundled name, a folder or a Hub repository.")]
-Vgg = Annotated[str | None, option("VGG-19 weights.", default="torchvision's, downloaded on first use", metavar="FILE")]
+Model = Annotated[str | None, option("Start from this network: a bundled name, a folder or a Hub repository; its size, "
+                                     "not --preset's, is kept.")]
+Vgg = Annotated[str | None, option("VGG-19 weights of a new network; not needed with --model.", metavar="FILE",
+                                   default="torchvision's, 548 MB, downloaded on first use")]
 Steps = Annotated[int | None, option("Updates of the weights; more than before lengthen a run that is resumed.",
-                                     default="6000 (small), or by --epochs", min=1)]
+                                     default="6000 (small, base), or by --epochs", min=1)]
 Epochs = Annotated[float | None, option("Passes through the data.", default="100 (paper)")]
 Batch = Annotated[int | None, option("Samples in each process at a time.", default="4", min=1)]
 Accumulate = Annotated[int | None, option("Batches in each update.", default="1", min=1)]
 LearningRate = Annotated[float | None, option("Adam's, at its highest.", default="2e-3 (small, base), 2e-4 (paper)")]
+Ema = Annotated[float | None, option("Decay of the average of the weights, which is validated and kept.",
+                                     default="0.999")]
 Seed = Annotated[int, option("Of weights and samples.", min=0, max=2**63 - 1)]
 Precision = Annotated[str | None, option("no, bf16 or fp16.", default="bf16 where the device computes in it, "
                                          "or as accelerate launch was told; paper: no")]
-Critic = Annotated[str | None, option("The discriminator's loss: hinge, or paper for Eq. 14.", default="hinge (paper)")]
+Critic = Annotated[str | None, option("The discriminator's loss, with --preset paper only: hinge, or paper for Eq. 14.",
+                                        default="hinge")]
 Compile = Annotated[bool, option("Compile the network with torch.compile.", "--compile")]
 
 # %% ../../nbs/22_train_command.ipynb #h018
@@ -561,7 +582,7 @@ NewData = Annotated[bool, option("Continue it with other data; it is validated o
 NoCheck = Annotated[bool, option("Do not decode every photograph before the first step.", "--no-check")]
 ValidateEvery = Annotated[int | None, option("Steps between validations.", default="500", min=1)]
 SaveMinutes = Annotated[float | None, option("Minutes between checkpoints.", default="3", min=0)]
-Workers = Annotated[int | None, option("Processes that prepare samples.", default="1 (small), 2 (paper)", min=0)]
+Workers = Annotated[int | None, option("Processes that prepare samples.", default="1 (small, base), 2 (paper)", min=0)]
 Tracker = Annotated[str, option("Where the curves go: tensorboard, wandb, ... or none.")]
 
 # %% ../../nbs/22_train_command.ipynb #c026
@@ -580,7 +601,7 @@ def train_network(
     streaks: Streaks = None, # rain from files
     synthesis: Synthesis = None, # of reflections
     depth: Depth = None, # depth maps
-    preset: Preset = "small", # or "paper"
+    preset: Preset = "small", # "base" or "paper"
     model: Model = None, # to start from
     steps: Steps = None, # updates of the weights
     epochs: Epochs = None, # passes through the data
@@ -589,6 +610,7 @@ def train_network(
     crop: Crop = None, # its side
     short_sides: ShortSides = None, # before cropping
     learning_rate: LearningRate = None, # at its highest
+    ema: Ema = None, # decay of the average of the weights
     critic: Critic = None, # the discriminator's loss
     validate_every: ValidateEvery = None, # steps
     save_minutes: SaveMinutes = None, # between checkpoints
@@ -604,7 +626,7 @@ def train_network(
 ) -> None:
     """Train a network on clean photographs, on pairs, or on both.
 
-    OUT/best holds the weights with the best validation PSNR: use them with `dmgn restore --task TASK --model OUT/best`.
+    OUT/best holds the weights with the best validation PSNR: use them with `dmgn restore PHOTO --model OUT/best`.
     A run may be interrupted at any time and continued with --resume and the same options; more --steps lengthen it.
     Several GPUs: `accelerate launch -m dmgn train --task ...`."""
     from dmgn.training import make_config
@@ -616,7 +638,7 @@ def train_network(
     check_out(out, resume)
     precision = precision or usual_precision(preset, out, resume)
     config = make_config(preset, given.task, dict(
-        steps=steps, epochs=epochs, batch=batch, accumulate=accumulate, learning_rate=learning_rate, critic=critic,
-        seed=seed, validate_every=validate_every, save_minutes=save_minutes, workers=workers, precision=precision,
-        compile=compiled, tracker=tracker))
+        steps=steps, epochs=epochs, batch=batch, accumulate=accumulate, learning_rate=learning_rate, ema=ema,
+        critic=critic, seed=seed, validate_every=validate_every, save_minutes=save_minutes, workers=workers,
+        precision=precision, compile=compiled, tracker=tracker))
     run_training(given, config, out, resume, allow_new_data, not no_check)

@@ -108,6 +108,7 @@ def left_of(
     "The jobs that have no row yet"
     return [job for job in piece.jobs(device) if not any(job.items() <= row.items() for row in record["rows"])]
 
+# %% ../../nbs/experiments/15_gpu.ipynb #g009b
 def attempt(
     piece: Piece, # see Piece
     job: dict[str, Any], # one of its jobs
@@ -394,6 +395,7 @@ def samples_of(
     samples = training_data(task, training, crops(crop, sides), pairs, synthesis=synthesis)
     return samples, validation_data(task, kept, 64 if tiny else 224)
 
+# %% ../../nbs/experiments/15_gpu.ipynb #g029b
 EXAMPLE_STEPS = 250_000 # about as many as the paper has for 10,000 photographs; 100 epochs of two would be 50
 
 def training_config(
@@ -493,6 +495,7 @@ def alone() -> dict[str, str]: # environment variables
     if "TORCHELASTIC_RUN_ID" in os.environ: kept.pop("OMP_NUM_THREADS", None)
     return kept
 
+# %% ../../nbs/experiments/15_gpu.ipynb #g034b
 OVERTIME = 90.0 # seconds after which a piece that does not end by itself is ended
 
 def measure_in_time(
@@ -506,6 +509,7 @@ def measure_in_time(
     else:
         if code: print(f"{name}: its process ended with {code}", flush=True)
 
+# %% ../../nbs/experiments/15_gpu.ipynb #g034c
 def measure_pieces(
     out: Path, # folder of the result files
     device: str, # "cpu" or "cuda"
@@ -540,6 +544,7 @@ def progress_of(
     if failed: line += f", {len(failed)} failed, the first: {' '.join(map(str, failed[0].values()))[:160]}"
     return line + (f"; next time: {' '.join(map(str, left[0].values()))} and so on" if left else "")
 
+# %% ../../nbs/experiments/15_gpu.ipynb #g035b
 def progress_of_training(
     task: str, # "reflection" or "deraining"
     out: Path, # folder of the result files

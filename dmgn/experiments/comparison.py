@@ -18,6 +18,7 @@ from PIL import Image, ImageDraw
 
 from . import classical
 from .definitions import CLASSICAL
+from .intervals import group_means
 from .results import over_seeds
 from .switches import Change, mean_change
 from ..files import PRETRAINED, sha256
@@ -88,9 +89,7 @@ def change_over_pictures(
     "A mean difference with its 95 % interval: Student's t over pictures, or over groups of them"
     each = {r["variant"]: r["each"][metric] for r in records if r["test_set"] == test_set and "each" in r}
     if not {first, second} <= each.keys(): return None
-    found = np.subtract(each[first], each[second])
-    if groups is not None:
-        found = np.array([found[[one == name for one in groups]].mean() for name in dict.fromkeys(groups)])
+    found = group_means(np.subtract(each[first], each[second]), groups)
     return mean_change(found.tolist()) if len(found) > 1 else None
 
 # %% ../../nbs/experiments/13_comparison.ipynb #verdict

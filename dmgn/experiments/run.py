@@ -31,7 +31,7 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from ..benchmarks import benchmark, benchmark_folder, benchmark_pairs
-from ..config import DMGNConfig
+from ..config import DMGNConfig, ablations
 from ..data import check_room, crops, depths_in, hold_out, images_in, pairs_in, read_pairs, size_of
 from . import classical
 from .definitions import CLASSICAL, HELD_OUT, SAVED, DataConfig, Experiment, Variant
@@ -374,8 +374,7 @@ def first_phase(
     network: DMGN, # with a refining phase
 ) -> DMGN: # whose background is the other's coarse one
     "The coarse phase of a trained network, as a network of its own"
-    config = replace(network.config, ndm=None, source_regularisation=False, refine=False)
-    cut, weights = DMGN(config, vgg_weights="random"), network.state_dict()
+    cut, weights = DMGN(ablations(network.config)["Coarse"], vgg_weights="random"), network.state_dict()
     cut.load_state_dict({name: weights[name] for name in cut.state_dict()})
     return cut.eval()
 

@@ -16,7 +16,7 @@ import typer
 
 # %% ../../nbs/32_experiment_command.ipynb #opts
 ExperimentName = Annotated[str, typer.Argument(metavar="NAME",
-    help="table1, table1-rain, table1-reflection, table2, table5, table6, table7, loss-weights, limits or unified.")]
+    help="table1-rain, table1-reflection, table2, table5, table6, table7, loss-weights, limits or unified.")]
 DataFolder = Annotated[Path, typer.Option(metavar="ROOT", help="Folder that holds the data sets.")]
 RunsFolder = Annotated[Path, typer.Option("--out", "-o", metavar="RUNS",
     help="Folder for runs and results; made if missing.")]

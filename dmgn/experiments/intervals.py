@@ -132,6 +132,6 @@ def score_table(
     "Every picture's number, for each variant that was trained"
     found: dict[str, dict[int, np.ndarray]] = {}
     for r in records:
-        if r["test_set"] != test_set or not r["network"] or "each" not in r: continue
+        if r["test_set"] != test_set or not r["network"]: continue
         found.setdefault(r["variant"], {})[r["seed"]] = group_means(np.array(r["each"][metric], float), groups)
     return {name: np.array([rows[seed] for seed in sorted(rows)]) for name, rows in found.items()}

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PAPER_TABLES', 'DEFAULTS', 'add_result', 'read_results', 'processor', 'environment', 'paper_tables', 'paper_rows',
-           'Mean', 'over_seeds', 'as_cell', 'paper_columns', 'measured_columns', 'results_table', 'Spread',
-           'pooled_spread', 'Comparison', 'compare', 'check_current']
+           'Mean', 'over_seeds', 'as_cell', 'paper_columns', 'measured_columns', 'results_table', 'trained_rows',
+           'check_current']
 
 # %% ../../nbs/experiments/11_results.ipynb #imports
 import json
@@ -19,10 +19,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from scipy.special import stdtrit
 
 from ..config import DMGNConfig
-from .definitions import Experiment
+from .definitions import CUT, Experiment
 from ..files import PACKAGE
 from ..report import Table, versions
 from ..restore import pick_device
@@ -86,7 +85,7 @@ def paper_tables() -> dict[str, dict[str, Any]]: # "table_I", ... "table_VII": c
     return json.loads((PACKAGE / "paper_tables.json").read_text())
 
 # %% ../../nbs/experiments/11_results.ipynb #c042
-PAPER_TABLES = {"table1": "table_I", "table2": "table_II", "table5": "table_V", "table6": "table_VI",
+PAPER_TABLES = {"table1-reflection": "table_I", "table2": "table_II", "table5": "table_V", "table6": "table_VI",
                 "table7": "table_VII"}
 
 def paper_rows(
@@ -183,51 +182,13 @@ def results_table(
         columns[name] = [as_cell(values.get(row), name) for row in rows]
     return Table(["", *columns], [list(cells) for cells in zip(rows, *columns.values())])
 
-# %% ../../nbs/experiments/11_results.ipynb #c053
-class Spread(NamedTuple):
-    "How far runs lie apart that differ in their seed alone"
-    deviation: float # standard deviation, pooled over variants
-    freedom: int # degrees of it: runs beyond the first of each variant
+# %% ../../nbs/experiments/11_results.ipynb #trf
+def trained_rows(
+    records: list[dict[str, Any]], # of one experiment
+) -> list[dict[str, Any]]: # those of networks that were trained for their row
+    "Without methods that need no training, and without phases that were cut out of another row's network"
+    return [r for r in records if r["network"] and r["variant"] != CUT]
 
-# %% ../../nbs/experiments/11_results.ipynb #pooled
-def pooled_spread(
-    records: list[dict[str, Any]], # of one experiment and scale
-    test_set: str, # name of the column
-    metric: str = "psnr", # or "ssim", ...
-) -> Spread | None: # None: no variant has several seeds
-    "The spread over seeds, of all variants that have several"
-    variants = dict.fromkeys(r["variant"] for r in records)
-    means = [over_seeds(records, name, test_set, metric) for name in variants]
-    several = [m for m in means if m and m.count > 1]
-    if not several: return None
-    freedom = sum(m.count - 1 for m in several)
-    squares = sum((m.count - 1) * m.spread ** 2 for m in several)
-    return Spread((squares / freedom) ** 0.5, freedom)
-
-# %% ../../nbs/experiments/11_results.ipynb #comparison
-class Comparison(NamedTuple):
-    "One variant beside another"
-    gap: float | None # by how much the first is above the second; None: a result is missing
-    margin: float | None # that chance stays below in 95 of 100 cases; None: no variant has several seeds
-    verdict: str # "above", "below", "too close to tell", "spread not known" or "not measured"
-
-# %% ../../nbs/experiments/11_results.ipynb #c054
-def compare(
-    records: list[dict[str, Any]], # of one experiment and scale
-    first: str, # name of a row
-    second: str, # name of another
-    test_set: str, # name of the column
-    metric: str = "psnr", # or "ssim", ...
-) -> Comparison:
-    "Is the first variant above the second, by more than seeds make?"
-    a, b = (over_seeds(records, name, test_set, metric) for name in (first, second))
-    if a is None or b is None: return Comparison(None, None, "not measured")
-    gap, spread = a.mean - b.mean, pooled_spread(records, test_set, metric)
-    if spread is None: return Comparison(gap, None, "spread not known")
-    student = float(stdtrit(spread.freedom, 0.975))
-    margin = student * spread.deviation * (1 / a.count + 1 / b.count) ** 0.5
-    if abs(gap) <= margin: return Comparison(gap, margin, "too close to tell")
-    return Comparison(gap, margin, "above" if gap > 0 else "below")
 
 # %% ../../nbs/experiments/11_results.ipynb #c092b
 DEFAULTS = json.loads(json.dumps({"network": asdict(DMGNConfig()), "training": asdict(TrainConfig())}))

@@ -233,7 +233,7 @@ def run_folder(
     variant: Variant, # one of its rows
     seed: int, # of the run
     out: Path, # folder of all runs
-) -> Path: # e.g. RUNS/table1_small/r-rdmc-0
+) -> Path: # e.g. RUNS/table1-rain_small/r-rdmc-0
     "Where a run is kept"
     name = "-".join([variant.cut_from or variant.name, *variant.test_sets, str(seed)])
     return out / f"{experiment.name}_{experiment.scale}" / re.sub(r"[^a-z0-9.=]+", "-", name.lower()).strip("-")

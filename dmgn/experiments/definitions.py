@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['HELD_OUT', 'SCALES', 'PLNET_LIKE', 'STEPS', 'PIXELS', 'RAINY', 'TERMS', 'CUT', 'GLASS', 'SAME_SCENE', 'CAMERAS',
-           'FACTORS', 'CLASSICAL', 'SAVED', 'LIGHT_RAIN', 'HEAVY_RAIN', 'RAIN_NOTE', 'INDOOR_HAZE', 'OUTDOOR_HAZE',
-           'HAZE_NOTE', 'ALL_NOISES', 'FOR_EACH', 'EXPERIMENTS', 'DataConfig', 'Variant', 'Experiment', 'controls',
-           'rain_training', 'parts_and_terms', 'table1_rain', 'table1_reflection', 'unseen', 'longer', 'limits',
-           'loss_weights', 'without_training', 'trained', 'table2', 'table5', 'table6', 'table7', 'unified',
+           'FACTORS', 'SYMBOLS', 'CLASSICAL', 'SAVED', 'LIGHT_RAIN', 'HEAVY_RAIN', 'RAIN_NOTE', 'INDOOR_HAZE',
+           'OUTDOOR_HAZE', 'HAZE_NOTE', 'ALL_NOISES', 'FOR_EACH', 'EXPERIMENTS', 'DataConfig', 'Variant', 'Experiment',
+           'controls', 'rain_training', 'parts_and_terms', 'table1_rain', 'table1_reflection', 'unseen', 'longer',
+           'limits', 'loss_weights', 'without_training', 'trained', 'table2', 'table5', 'table6', 'table7', 'unified',
            'experiment']
 
 # %% ../../nbs/experiments/00_experiments.ipynb #c003
@@ -205,9 +205,11 @@ def limits(
     return replace(table, name="limits", variants=tuple(rows))
 
 # %% ../../nbs/experiments/00_experiments.ipynb #c019
-FACTORS = { # times the default weight, by scale; 0 and 1 are rows of Table I
-    "small": {"perceptual": (4.0, 16.0, 64.0), "adversarial": (4.0, 16.0)},
-    "paper": {"perceptual": (0.25, 4.0, 16.0), "adversarial": (0.25, 4.0, 16.0)}}
+FACTORS: dict[str, dict[str, tuple[float, ...]]] = { # times the default weight, by scale; 0 and 1 are rows of Table I
+    "small": {"alpha_p": (4.0, 16.0, 64.0), "alpha_adv": (4.0, 16.0)},
+    "paper": {"alpha_p": (0.25, 4.0, 16.0), "alpha_adv": (0.25, 4.0, 16.0)}}
+SYMBOLS: dict[str, tuple[str, ...]] = { # of the figure, and the fields of LossWeights that they are
+    "alpha_p": ("perceptual", "coarse_perceptual"), "alpha_adv": ("adversarial",)}
 
 def loss_weights(
     scale: str, # "small" or "paper"
@@ -216,8 +218,8 @@ def loss_weights(
     table, default = (table1_rain(scale), "all terms") if scale == "small" else (table1_reflection(scale), "DMGN")
     full, training = next((v.network, v.training) for v in table.variants if v.name == default and v.training)
     rows = []
-    for symbol, *terms in (("alpha_p", "perceptual", "coarse_perceptual"), ("alpha_adv", "adversarial")):
-        for factor in FACTORS[scale][terms[0]]:
+    for symbol, terms in SYMBOLS.items():
+        for factor in FACTORS[scale][symbol]:
             changed = {term: factor * getattr(training.weights, term) for term in terms}
             weights = replace(training.weights, **changed)
             name = f"{symbol}={changed[terms[0]]:g}"

@@ -114,6 +114,8 @@ def run_all(browser: Browser, address: str, cells: int) -> Page:
     page.set_default_timeout(PATIENCE)
     page.goto(address)
     page.locator(".jp-Notebook .jp-CodeCell").nth(cells - 1).wait_for()
+    # JupyterLab forgets cells that are run before their kernel is there (jupyterlab issue 8490)
+    page.locator(".jp-StatusBar-Left", has_text="| Idle").wait_for()
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
     return page

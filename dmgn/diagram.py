@@ -351,8 +351,8 @@ def cell_boxes(
     "What there is in a cell"
     boxes = {"X": (0.0, 0.0, "$\\mathbf{X}$"), "H": (2.6, 0.0, f"$\\mathcal{{H}}$: {words_of(cell.convs)}"),
              "Y": (10.9, 0.0, "$\\mathbf{Y}$")}
-    if isinstance(cell, (RDMC, ResidualCell)): boxes["+"] = 9.6, 0.0, "$+$"
-    if isinstance(cell, PlainCell): return boxes
+    if type(cell).__name__ != "PlainCell": boxes["+"] = 9.6, 0.0, "$+$"
+    if not hasattr(cell, "attention"): return boxes
     boxes |= {"M": (5.4, 1.3, f"$\\mathcal{{M}}$: {words_of(cell.attention)}"), "*": (8.3, 0.0, "$\\odot$")}
     if not regularised: return boxes
     return boxes | {"A": (8.3, 2.5, "$\\mathbf{A}_b$, weight $\\alpha q^{n-1}$"), "mean": (8.3, 1.3, "weighted\nmean")}
@@ -378,7 +378,8 @@ def draw_cell(
     texts = {name: ax.text(x, y, words, ha="center", va="center", fontsize=9, bbox=style, zorder=3)
              for name, (x, y, words) in boxes.items()}
     def arrow(start: str, end: str, bend: float = 0) -> None:
-        how = dict(arrowstyle="-|>", color="0.3", shrinkB=2, patchB=texts[end].get_bbox_patch(),
+        from_patch, to_patch = (texts[name].get_bbox_patch() for name in (start, end))
+        how = dict(arrowstyle="-|>", color="0.3", shrinkB=2, patchA=from_patch, patchB=to_patch,
                    connectionstyle=f"arc3,rad={bend}")
         ax.annotate("", boxes[end][:2], boxes[start][:2], arrowprops=how)
 

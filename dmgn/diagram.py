@@ -24,7 +24,7 @@ from torch import nn
 from .config import DMGNConfig
 from .images import small_picture
 from .model import DMGN
-from .rdmc import RDMC, PlainCell, ResidualCell
+from .rdmc import RDMC, PlainCell
 
 # %% ../nbs/33_diagram.ipynb #c005
 def parameters(
@@ -352,8 +352,9 @@ def cell_boxes(
     boxes = {"X": (0.0, 0.0, "$\\mathbf{X}$"), "H": (2.6, 0.0, f"$\\mathcal{{H}}$: {words_of(cell.convs)}"),
              "Y": (10.9, 0.0, "$\\mathbf{Y}$")}
     if type(cell).__name__ != "PlainCell": boxes["+"] = 9.6, 0.0, "$+$"
-    if not hasattr(cell, "attention"): return boxes
-    boxes |= {"M": (5.4, 1.3, f"$\\mathcal{{M}}$: {words_of(cell.attention)}"), "*": (8.3, 0.0, "$\\odot$")}
+    attention = getattr(cell, "attention", None)
+    if attention is None: return boxes
+    boxes |= {"M": (5.4, 1.3, f"$\\mathcal{{M}}$: {words_of(attention)}"), "*": (8.3, 0.0, "$\\odot$")}
     if not regularised: return boxes
     return boxes | {"A": (8.3, 2.5, "$\\mathbf{A}_b$, weight $\\alpha q^{n-1}$"), "mean": (8.3, 1.3, "weighted\nmean")}
 

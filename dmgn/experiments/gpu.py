@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['CHECKOUT', 'SHORTEST', 'GOLDEN', 'DTYPES', 'TINY', 'COMPILES', 'COMPILED', 'PIECES', 'EXAMPLE_STEPS', 'OVERTIME',
            'COMMAND', 'Piece', 'read_piece', 'write_piece', 'left_of', 'attempt', 'broken', 'check_place', 'run_piece',
-           'marked_notebooks', 'lacks_notebooks', 'run_notebook', 'golden_jobs', 'lacks_golden', 'released_weights',
-           'compare_golden', 'table3_jobs', 'network_to_time', 'time_restoring', 'step_jobs', 'time_step',
-           'restoring_jobs', 'time_files', 'clean_photographs', 'real_pairs', 'samples_of', 'training_config',
-           'network_to_train', 'Watch', 'train_for', 'write_training', 'alone', 'measure_in_time', 'measure_pieces',
-           'progress_of', 'progress_of_training', 'train_in_turn', 'run_alone', 'measure_on_gpu', 'gpu_table']
+           'marked_notebooks', 'lacks_notebooks', 'run_notebook', 'agreement', 'gradients', 'golden_jobs',
+           'lacks_golden', 'released_weights', 'compare_golden', 'table3_jobs', 'network_to_time', 'time_restoring',
+           'step_jobs', 'time_step', 'restoring_jobs', 'time_files', 'clean_photographs', 'real_pairs', 'samples_of',
+           'training_config', 'network_to_train', 'Watch', 'train_for', 'write_training', 'alone', 'measure_in_time',
+           'measure_pieces', 'progress_of', 'progress_of_training', 'train_in_turn', 'run_alone', 'measure_on_gpu',
+           'gpu_table']
 
 # %% ../../nbs/experiments/15_gpu.ipynb #g003
 import itertools
@@ -32,6 +33,7 @@ import numpy as np
 import torch
 import typer
 from accelerate.utils import broadcast_object_list
+from PIL import Image
 from torch.utils.data import Dataset
 
 from ..benchmarks import benchmark_pairs
@@ -46,16 +48,19 @@ from dmgn.experiments.complexity import (
     run_to_end,
     timed,
 )
+from .definitions import Variant
 from .results import environment
 from .run import check_unchanged, origin
 from ..files import EXAMPLES, PACKAGE, first_line, read_rgb, written_whole
 from ..hypercolumn import TAP_LAYERS, read_vgg
 from ..inference import computes_bfloat16
 from ..leaks import without_leaks
+from ..losses import joint_loss
+from ..metrics import psnr
 from ..model import DMGN
 from ..released import procedural_weights
 from ..report import Table
-from ..restore import pick_device, restore_files
+from ..restore import pick_device, restore, restore_files
 from ..tasks import TASKS
 from dmgn.training import (
     PRESETS,
@@ -200,6 +205,34 @@ def run_notebook(
     passed = done.returncode == 0
     said = {} if passed else {"said": (done.stdout + done.stderr)[-2000:]}
     return {"passed": passed, "took": round(time.monotonic() - start, 1)} | said
+
+# %% ../../nbs/experiments/15_gpu.ipynb #gc1
+def agreement(
+    network: str, # a bundled one
+    image: Image.Image, # RGB
+    device: str, # "cpu" or "cuda"
+) -> float: # PSNR in dB, inf if no pixel differs
+    "How alike a network restores on a device and on the CPU"
+    model = DMGN.from_pretrained(network)
+    first, second = (restore(image, None, model, device=place, precision="fp32").background for place in ("cpu", device))
+    return psnr(first, second)
+
+def gradients(
+    variants: Sequence[Variant], # rows of an experiment
+    device: str, # "cpu" or "cuda"
+) -> dict[str, float]: # its length for each trained row, before training
+    "The gradient of each row's loss, on a picture of random numbers; without the adversarial term"
+    found = {}
+    for row in variants:
+        if row.network is None or row.cut_from: continue
+        torch.manual_seed(0)
+        network = DMGN(row.network, vgg_weights="random").to(device)
+        image, target, noise = torch.rand(3, 1, 3, 64, 64, device=device)
+        terms = joint_loss(network(image), target, noise, image, network.head.trunk, weights=row.training.weights)
+        torch.stack([*terms.values()]).sum().backward()
+        each = [weight.grad.norm() for weight in network.parameters() if weight.grad is not None]
+        found[row.name] = float(torch.stack(each).norm())
+    return found
 
 # %% ../../nbs/experiments/15_gpu.ipynb #g017
 GOLDEN = CHECKOUT / "tests/golden"

@@ -214,8 +214,8 @@ def agreement(
 ) -> float: # PSNR in dB, inf if no pixel differs
     "How alike a network restores on a device and on the CPU"
     model = DMGN.from_pretrained(network)
-    first, second = (restore(image, None, model, device=place, precision="fp32").background for place in ("cpu", device))
-    return psnr(first, second)
+    on_cpu, on_device = (restore(image, None, model, device=place, precision="fp32") for place in ("cpu", device))
+    return psnr(on_cpu.background, on_device.background)
 
 def gradients(
     variants: Sequence[Variant], # rows of an experiment

@@ -217,6 +217,7 @@ def agreement(
     on_cpu, on_device = (restore(image, None, model, device=place, precision="fp32") for place in ("cpu", device))
     return psnr(on_cpu.background, on_device.background)
 
+# %% ../../nbs/experiments/15_gpu.ipynb #gc1b
 def gradients(
     variants: Sequence[Variant], # rows of an experiment
     device: str, # "cpu" or "cuda"
